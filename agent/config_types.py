@@ -1,0 +1,262 @@
+"""The types of single configuration values, and how one is refused.
+
+Every refusal is a pydantic error of the type REFUSED whose context holds `Conflict`s: what is wrong, at which key, and
+which other keys take part. `config_file` turns them into places in the file. Python code may give durations in seconds
+and networks as `ipaddress` objects; a file must write them as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, Strict
+from pydantic import ValidationInfo as Info
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from agent.units import format_duration, parse_duration
+
+__all__ = [
+    "FROM_FILE",
+    "NOT_TEXT",
+    "REFUSED",
+    "AbsolutePath",
+    "Algorithm",
+    "Between",
+    "Cgroup",
+    "Conflict",
+    "Duration",
+    "ExperimentId",
+    "FromList",
+    "GroupName",
+    "ListenAddress",
+    "Network",
+    "NonEmpty",
+    "PrometheusUrl",
+    "Unique",
+    "UserTimeoutValue",
+    "listen_parts",
+    "refusal",
+]
+
+Location = tuple[str | int, ...]
+AnyNetwork = IPv4Network | IPv6Network
+
+REFUSED = "refused"
+NOT_TEXT = "not_text"
+# The validation context of values that come from a file: a bare number is not a duration there.
+FROM_FILE = {"from_file": True}
+
+# RFC 6994 experiment identifiers that others registered: TCP Fast Open, ACK rate request, Accurate ECN (order 0 and 1).
+_TAKEN_EXPERIMENTS = {0xF989: "TCP Fast Open", 0x00AC: "TARR", 0xACC0: "AccECN", 0xACC1: "AccECN"}
+_LARGEST_UTO = 32767  # RFC 5482, section 3: 15 bits, of seconds or of minutes
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """One thing wrong: `at` is the key (relative to the value checked), `involved` the other keys it depends on."""
+
+    text: str
+    at: Location = ()
+    involved: tuple[Location, ...] = ()
+
+
+def refusal(*conflicts: Conflict | str) -> PydanticCustomError:
+    """The error to raise from a validator for one or more conflicts."""
+    all_of_them = tuple(Conflict(one) if isinstance(one, str) else one for one in conflicts)
+    text = "; ".join(one.text for one in all_of_them)
+    return PydanticCustomError(REFUSED, "{text}", {"text": text, "conflicts": all_of_them})
+
+
+def not_text(expected: str) -> PydanticCustomError:
+    """The error for a value that had to be text and is not."""
+    return PydanticCustomError(NOT_TEXT, "must be {expected}", {"expected": expected})
+
+
+@dataclass(frozen=True)
+class Between:
+    """Inclusive bounds of a number; the message names both."""
+
+    low: float
+    high: float
+
+    def check(self, value: Any) -> Any:
+        """`value` when it is within the bounds; NaN never is."""
+        if not self.low <= value <= self.high:
+            raise refusal(f"must be {self.low} to {self.high}, not {value}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A duration between `low` and `high` seconds: text such as `1h30m` in a file, a float of seconds in the model."""
+
+    low: float
+    high: float
+
+    def read(self, value: object, info: Info) -> float:
+        """Seconds in `value`."""
+        if isinstance(value, str):
+            try:
+                seconds = parse_duration(value)
+            except ValueError as error:
+                raise refusal(f"{error}, not {value[:40]!r}") from None
+        elif not isinstance(value, int | float) or isinstance(value, bool):
+            raise not_text("a duration such as 250ms, 1s, 10m or 1h30m")
+        elif info.context:
+            raise refusal(f"must be a duration with its unit, such as {value}s, not the bare number {value}")
+        else:
+            seconds = float(value)
+        if not self.low <= seconds <= self.high:
+            raise refusal(f"must be {self}, not {value}")
+        return seconds
+
+    def __str__(self) -> str:
+        return f"{format_duration(self.low)} to {format_duration(self.high)}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "description": f"a duration of {self}"}
+
+
+def _user_timeout(seconds: float) -> float:
+    if seconds > _LARGEST_UTO and seconds % 60:
+        raise refusal(f"above {_LARGEST_UTO} seconds must be whole minutes: RFC 5482 sends nothing finer")
+    if seconds % 1:
+        raise refusal("must be whole seconds: RFC 5482 sends nothing finer")
+    return seconds
+
+
+def _matching(pattern: str, text: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise refusal(f"must be {text}, not {value[:40]!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _network(value: object) -> AnyNetwork:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise not_text("a network such as 203.0.113.0/24 or 2001:db8::/32")
+    if "%" in value:
+        raise refusal("must be a network without a zone: leave out the part from % on")
+    try:
+        return ip_network(value)
+    except ValueError:
+        pass
+    try:
+        suggested = ip_network(value, strict=False)
+    except ValueError:
+        raise refusal(f"must be a network such as 203.0.113.0/24 or 2001:db8::/32, not {value[:50]!r}") from None
+    raise refusal(f"{value} has host bits set; the network is {suggested}")
+
+
+def _absolute(value: object) -> Path:
+    if not isinstance(value, str | Path):
+        raise not_text("an absolute path, such as /var/lib/tcptuned")
+    if not str(value).startswith("/") or "\0" in str(value):
+        raise refusal("must be an absolute path, such as /var/lib/tcptuned")
+    return Path(value)
+
+
+def _cgroup(value: str) -> str:
+    if not value or "\0" in value or ".." in value.split("/"):
+        raise refusal(
+            "must be auto, an absolute path, or a path below the cgroup v2 mount such as system.slice/nginx.service"
+        )
+    return value
+
+
+def listen_parts(value: str) -> tuple[str, int]:
+    """Host (an IPv6 address without its brackets) and port of `host:port`; ValueError when it is not that."""
+    host, colon, port = value.rpartition(":")
+    if not colon or re.fullmatch("[0-9]{1,5}", port) is None or int(port) > 65535:
+        raise ValueError("port")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ip_address(host).version != 6:
+            raise ValueError("brackets")
+    elif re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", host) is None:
+        raise ValueError("host")
+    return host, int(port)
+
+
+def _listen(value: str) -> str:
+    try:
+        listen_parts(value)
+    except ValueError:
+        hint = f" (all addresses: 0.0.0.0{value} or [::]{value})" if re.fullmatch(":[0-9]+", value) else ""
+        raise refusal(f'must be "host:port" or "[IPv6 address]:port" with a port up to 65535{hint}') from None
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or re.search(r"[\s\0-\x1f]", value):
+        raise refusal("must be the http:// or https:// address of a Prometheus server, such as http://prometheus:9090")
+    return value
+
+
+def _experiment(value: int) -> int:
+    if owner := _TAKEN_EXPERIMENTS.get(value):
+        raise refusal(f"0x{value:04X} belongs to {owner}; choose another experiment identifier")
+    return value
+
+
+def _unique(values: Sequence[Hashable]) -> Sequence[Hashable]:
+    seen = set()
+    repeated = []
+    for index, value in enumerate(values):
+        if value in seen:
+            repeated.append(Conflict(f"{value} is listed twice; delete one", (index,)))
+        seen.add(value)
+    if repeated:
+        raise refusal(*repeated)
+    return values
+
+
+def _not_empty(values: Sequence[object]) -> Sequence[object]:
+    if not values:
+        raise refusal("must list at least one")
+    return values
+
+
+# A strict tuple would refuse the list that a file holds; its items stay strict.
+FromList = Strict(False)
+Unique = AfterValidator(_unique)
+NonEmpty = AfterValidator(_not_empty)
+
+AbsolutePath = Annotated[Path, PlainValidator(_absolute, json_schema_input_type=str)]
+# TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final zero.
+_ALGORITHM = _matching("[a-z0-9_-]{1,15}", "an algorithm's name such as cubic (a-z, 0-9, _ and -; at most 15)")
+Algorithm = Annotated[str, _ALGORITHM]
+Cgroup = Annotated[str, AfterValidator(_cgroup)]
+ExperimentId = Annotated[int, Between(1, 65535), AfterValidator(_experiment)]
+Network = Annotated[AnyNetwork, PlainValidator(_network, json_schema_input_type=str)]
+GroupName = Annotated[str, _matching("[a-z0-9_]{1,32}", "a name of a-z, 0-9 and _ (at most 32)")]
+ListenAddress = Annotated[str, AfterValidator(_listen)]
+PrometheusUrl = Annotated[str, AfterValidator(_url)]
+UserTimeoutValue = Annotated[float, Duration(1, _LARGEST_UTO * 60), AfterValidator(_user_timeout)]
