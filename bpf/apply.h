@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Apply: draw one arm per dimension from the path's policy and set it on the socket. */
+
+static __always_inline u8 draw(const struct policy *policy, int dimension)
+{
+    u64 point = bpf_get_prandom_u32() & 0xffff;
+    u64 arm = 0;
+
+    /* Counts the arms that end at or before the point; past them all it wraps to arm 0. */
+#pragma unroll
+    for (int i = 0; i < ARMS; i++)
+        arm += less(policy->upto[dimension][i], point + 1);
+    return arm & (ARMS - 1);
+}
+
+static __always_inline const struct arm *meaning(int dimension, u8 arm)
+{
+    int index = dimension * ARMS + (arm & (ARMS - 1));
+    return arms.lookup(&index);
+}
+
+static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *now_valid,
+                                               const struct policy *policy)
+{
+    const struct arm *chosen;
+    int segments, limit = now_valid->initial_window_max;
+    u8 arm;
+
+    /* Another window than the kernel's: a route's initcwnd, or a SYN was lost. Not ours to change. */
+    if (skops->snd_cwnd != INITIAL_WINDOW_KERNEL) {
+        count(COUNTER_LEFT_OWN_WINDOW);
+        return ARM_NONE;
+    }
+    arm = draw(policy, DIMENSION_INITIAL_WINDOW);
+    chosen = meaning(DIMENSION_INITIAL_WINDOW, arm);
+    if (!chosen || !chosen->value)
+        return chosen ? arm : ARM_NONE;
+
+    segments = chosen->value;
+    if (limit > INITIAL_WINDOW_MAX)
+        limit = INITIAL_WINDOW_MAX;
+    if (segments > limit)
+        segments = limit;
+    if (segments < INITIAL_WINDOW_MIN)
+        segments = INITIAL_WINDOW_MIN;
+    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &segments, sizeof(segments))) {
+        count(COUNTER_FAILED_INITIAL_WINDOW);
+        return ARM_NONE;
+    }
+    count(COUNTER_SET_INITIAL_WINDOW);
+    return arm;
+}
+
+static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const struct policy *policy)
+{
+    const struct arm *chosen;
+    char name[CONGESTION_NAME];
+    u8 arm;
+
+    arm = draw(policy, DIMENSION_CONGESTION);
+    chosen = meaning(DIMENSION_CONGESTION, arm);
+    if (!chosen || !chosen->congestion[0])
+        return chosen ? arm : ARM_NONE;
+
+    __builtin_memcpy(name, chosen->congestion, sizeof(name));
+    if (bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {
+        count(COUNTER_FAILED_CONGESTION);
+        return ARM_NONE;
+    }
+    count(COUNTER_SET_CONGESTION);
+    return arm;
+}
+
+static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct control *now_valid,
+                                    const struct policy *policy)
+{
+    const struct arm *chosen;
+    int delay_us;
+    u8 arm;
+
+    arm = draw(policy, DIMENSION_ACK);
+    chosen = meaning(DIMENSION_ACK, arm);
+    if (!chosen || !chosen->value)
+        return chosen ? arm : ARM_NONE;
+
+    delay_us = (skops->srtt_us >> 3) / chosen->value;
+    if (delay_us < now_valid->ack_delay_min_us)
+        delay_us = now_valid->ack_delay_min_us;
+    if (delay_us > ACK_DELAY_MAX_US)
+        delay_us = ACK_DELAY_MAX_US;
+    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_DELACK_MAX, &delay_us, sizeof(delay_us))) {
+        count(COUNTER_FAILED_ACK);
+        return ARM_NONE;
+    }
+    count(COUNTER_SET_ACK);
+    return arm;
+}
+
+/* Fills treatment and arms of the connection's row key. */
+static __always_inline void apply(struct bpf_sock_ops *skops, const struct control *settings,
+                                  const struct policy *policy, struct row_key *key)
+{
+    int chose_congestion = chose_own_congestion(skops, settings);
+
+    if (settings->lease_until_ns < bpf_ktime_get_ns() || settings->observe_only) {
+        count(COUNTER_LEFT_LEASE_LAPSED);
+        key->treatment = TREATMENT_OBSERVED;
+    } else if ((bpf_get_prandom_u32() & 0xffff) < settings->holdout) {
+        key->treatment = TREATMENT_HOLDOUT;
+    } else {
+        key->treatment = TREATMENT_APPLIED;
+        /* The window first: bbr reads it when it starts. */
+        key->arms[DIMENSION_INITIAL_WINDOW] = apply_initial_window(skops, settings, policy);
+        if (!chose_congestion)
+            key->arms[DIMENSION_CONGESTION] = apply_congestion(skops, policy);
+        key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy);
+    }
+    if (chose_congestion) {
+        count(COUNTER_LEFT_OWN_CONGESTION);
+        key->arms[DIMENSION_CONGESTION] = ARM_NONE;
+    }
+}

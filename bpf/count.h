@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+
+static __always_inline void count(int counter)
+{
+    u64 *value = counters.lookup(&counter);
+    if (value)
+        (*value)++;
+}
+
+static __always_inline void add(u64 *sum, u64 value)
+{
+    /* Rows are shared between processors; most values are zero and cost a test only. */
+    if (value)
+        __sync_fetch_and_add(sum, value);
+}

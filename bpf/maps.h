@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* All memory of the kernel side. POLICY_ENTRIES and ROW_ENTRIES come from the configuration. */
+
+BPF_F_TABLE("lpm_trie", struct prefix_key, struct policy, policies, POLICY_ENTRIES, BPF_F_NO_PREALLOC);
+BPF_ARRAY(arms, struct arm, DIMENSIONS *ARMS);
+BPF_ARRAY(control, struct control, 1);
+
+/* Two maps in turn: connections write one while the agent drains the other, so that no count is lost between reading
+ * and deleting, memory does not grow with the number of processors, and the agent reads only what changed.
+ * A full map refuses new rows, which is counted; an LRU map would drop old ones in silence. */
+BPF_HASH(rows_a, struct row_key, struct row, ROW_ENTRIES);
+BPF_HASH(rows_b, struct row_key, struct row, ROW_ENTRIES);
+BPF_ARRAY(empty_row, struct row, 1); /* too big for the stack */
+
+BPF_PERCPU_ARRAY(rtt, struct rtt_histogram, GROUPS);
+BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+
+BPF_SK_STORAGE(connections, struct connection);
+/* CLONE: a socket inherits what its listener's application chose. */
+BPF_F_TABLE("sk_storage", int, struct mark, marks, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);

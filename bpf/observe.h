@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Observe: what a connection did goes from its socket storage into the row of its path and arms. */
+
+static __always_inline struct row *row_of(const struct row_key *key)
+{
+    int zero = 0;
+    struct control *settings = control.lookup(&zero);
+    struct row *empty = empty_row.lookup(&zero);
+    struct row *row;
+
+    if (!settings || !empty)
+        return NULL;
+    /* The copy is for the verifier of 5.15: it takes keys from the stack only. */
+    struct row_key copy = *key;
+    if (settings->active_rows) {
+        row = rows_b.lookup(&copy);
+        if (!row) {
+            rows_b.insert(&copy, empty);
+            row = rows_b.lookup(&copy);
+        }
+    } else {
+        row = rows_a.lookup(&copy);
+        if (!row) {
+            rows_a.insert(&copy, empty);
+            row = rows_a.lookup(&copy);
+        }
+    }
+    if (!row)
+        count(COUNTER_LOST_ROWS_FULL);
+    return row;
+}
+
+static __always_inline void add_transfer(struct transfers *sums, u64 bytes, u64 time_us)
+{
+    u64 log_bytes, log_time;
+
+    if (!time_us)
+        time_us = 1;
+    log_bytes = log2_fixed(bytes);
+    log_time = log2_fixed(time_us);
+    add(&sums->count, 1);
+    add(&sums->bytes, bytes);
+    add(&sums->time_us, time_us);
+    add(&sums->log_time, log_time);
+    add(&sums->log_bytes, log_bytes);
+    add(&sums->log_time_squared, log_time * log_time);
+    add(&sums->log_bytes_squared, log_bytes * log_bytes);
+    add(&sums->log_time_bytes, log_time * log_bytes);
+}
+
+/* SYN and FIN take a sequence number each; they are not data. */
+static __always_inline u64 sent_bytes(struct bpf_sock_ops *skops, const struct connection *connection)
+{
+    return skops->bytes_acked - connection->syn_acknowledged - connection->fin_acknowledged;
+}
+
+/* Adds what is new since the last time to the row. */
+static __always_inline void flush(struct bpf_sock_ops *skops, struct connection *connection, struct row *row, u64 now)
+{
+    u64 bytes = sent_bytes(skops, connection);
+    u64 received = skops->bytes_received;
+    u32 segments = skops->data_segs_out;
+    u32 received_segments = skops->data_segs_in;
+    u32 retransmitted = skops->total_retrans;
+    u32 pure_acks = skops->segs_out - segments;
+
+    if (!connection->opened_counted) {
+        connection->opened_counted = 1;
+        add(&row->opened, 1);
+    }
+    add(&row->sent_bytes, bytes - connection->flushed_sent_bytes);
+    add(&row->received_bytes, received - connection->flushed_received_bytes);
+    add(&row->sent_segments, segments - connection->flushed_sent_segments);
+    add(&row->received_segments, received_segments - connection->flushed_received_segments);
+    add(&row->retransmitted_segments, retransmitted - connection->flushed_retransmitted);
+    add(&row->pure_acks, pure_acks - connection->flushed_pure_acks);
+    add(&row->timeouts, connection->timeouts);
+    add(&row->rounds, connection->rounds);
+    add(&row->rtt_us, connection->rtt_us);
+    add(&row->base_rtt_us, connection->base_rtt_us);
+    add(&row->busy_us, connection->busy_us);
+    add(&row->delivered_segments, connection->delivered_segments);
+    add(&row->delivery_us, connection->delivery_us);
+
+    connection->flushed_ns = now;
+    connection->flushed_sent_bytes = bytes;
+    connection->flushed_received_bytes = received;
+    connection->flushed_sent_segments = segments;
+    connection->flushed_received_segments = received_segments;
+    connection->flushed_retransmitted = retransmitted;
+    connection->flushed_pure_acks = pure_acks;
+    connection->timeouts = 0;
+    connection->rounds = 0;
+    connection->rtt_us = 0;
+    connection->base_rtt_us = 0;
+    connection->busy_us = 0;
+    connection->delivered_segments = 0;
+    connection->delivery_us = 0;
+}
+
+/* A transfer is over: from its begin to the last sign of life, if it was long enough to tell arms apart. */
+static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct connection *connection, struct row *row)
+{
+    u64 total = sent_bytes(skops, connection);
+    u64 bytes = total - connection->transfer_base_bytes;
+
+    connection->transfer_base_bytes = total;
+    if (bytes > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
+        add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000);
+}
+
+/* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it.
+ * After a loss a long gap is the network's doing, not the application's. */
+static __always_inline int pause_before(struct connection *connection, u64 now, u32 rtt_us)
+{
+    u64 gap_us = (now - connection->event_ns) / 1000;
+
+    if (!connection->lost_since_event && gap_us > 2 * (u64)rtt_us + PAUSE_SLACK_US)
+        return 1;
+    connection->busy_us += gap_us;
+    connection->event_ns = now;
+    connection->lost_since_event = 0;
+    return 0;
+}
+
+static __always_inline void begin_transfer(struct connection *connection, u64 now, u32 rtt_us)
+{
+    connection->transfer_began_ns = now - (u64)rtt_us * 1000;
+    connection->busy_us += rtt_us;
+    connection->event_ns = now;
+    connection->lost_since_event = 0;
+}
+
+static __always_inline void observe_established(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
+{
+    u32 window = skops->snd_cwnd;
+
+    connection->established_ns = now;
+    connection->transfer_began_ns = now;
+    connection->event_ns = now;
+    connection->first_window = window;
+    connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG |
+                                         BPF_SOCK_OPS_RETRANS_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG |
+                                         BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
+{
+    int group = key->group;
+    struct rtt_histogram *histogram = rtt.lookup(&group);
+    u64 slot;
+
+    if (!histogram)
+        return;
+    /* ceil(log2(rtt / RTT_FIRST_US)): a bucket's upper bound belongs to the bucket */
+    slot = rtt_us > RTT_FIRST_US ? log2_floor((rtt_us - 1) / RTT_FIRST_US) + 1 : 0;
+    if (slot > RTT_SLOTS - 1)
+        slot = RTT_SLOTS - 1;
+    histogram->slots[slot]++;
+    histogram->sum_us += rtt_us;
+}
+
+static __always_inline void observe_round(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u64 now = bpf_ktime_get_ns();
+    u32 smoothed = skops->srtt_us >> 3;
+    u32 measured = skops->args[0]; /* 6.10 and later; 0 before */
+    u32 base = skops->rtt_min;
+    u32 longest;
+    struct row *row = NULL;
+
+    if (!measured)
+        measured = smoothed;
+    longest = measured > smoothed ? measured : smoothed;
+    connection->rounds++;
+    connection->rtt_us += measured;
+    connection->base_rtt_us += base < measured ? base : measured;
+    if (skops->rate_interval_us) {
+        connection->delivered_segments += skops->rate_delivered;
+        connection->delivery_us += skops->rate_interval_us;
+    }
+    count_rtt(&connection->key, measured);
+
+    if (pause_before(connection, now, longest)) {
+        row = row_of(&connection->key);
+        if (row)
+            end_transfer(skops, connection, row);
+        begin_transfer(connection, now, measured);
+    } else if (now - connection->flushed_ns > FLUSH_INTERVAL_NS) {
+        row = row_of(&connection->key);
+    }
+    if (row)
+        flush(skops, connection, row, now);
+}
+
+/* args: first sequence number, segments, result of sending (net/ipv4/tcp_output.c, __tcp_retransmit_skb) */
+static __always_inline void observe_retransmission(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u32 sequence = skops->args[0];
+
+    connection->lost_since_event = 1;
+    if ((s32)(sequence - connection->first_window_end) < 0)
+        connection->first_window_losses += skops->args[1];
+}
+
+static __always_inline void observe_timeout(struct connection *connection)
+{
+    connection->lost_since_event = 1;
+    connection->timeouts++;
+}
+
+static __always_inline void add_first_window(struct bpf_sock_ops *skops, const struct connection *connection,
+                                             struct row *row)
+{
+    u32 sent = skops->data_segs_out - skops->total_retrans;
+    u32 losses = connection->first_window_losses;
+
+    if (sent >= connection->first_window) {
+        sent = connection->first_window;
+        add(&row->first_windows, 1);
+    }
+    add(&row->first_window_segments, sent);
+    /* One segment may be sent again several times; it was lost once. */
+    add(&row->first_window_losses, losses < sent ? losses : sent);
+    add(&row->first_window_lossy, losses > 0);
+}
+
+/* args: old and new state. The moments at which a direction's last byte has arrived. */
+static __always_inline void observe_state(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u32 old = skops->args[0], new = skops->args[1];
+    u32 rtt_us = skops->srtt_us >> 3;
+    u64 now = bpf_ktime_get_ns();
+    struct row *row = row_of(&connection->key);
+    int sent_ended, received_ended;
+
+    /* In FIN_WAIT2, and in TIME_WAIT or CLOSE from CLOSING or LAST_ACK, our FIN is acknowledged. */
+    if (old == STATE_FIN_WAIT1 && new == STATE_FIN_WAIT2)
+        connection->fin_acknowledged = 1;
+    if (new == STATE_CLOSE && skops->snd_una == skops->snd_nxt && (old == STATE_CLOSING || old == STATE_LAST_ACK))
+        connection->fin_acknowledged = 1;
+    if (!row)
+        return;
+
+    sent_ended = new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE || new == STATE_CLOSING;
+    if (sent_ended && !connection->sent_ended) {
+        connection->sent_ended = new != STATE_CLOSE_WAIT;
+        pause_before(connection, now, rtt_us);
+        end_transfer(skops, connection, row);
+    }
+    received_ended = new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE;
+    if (received_ended && !connection->received_ended) {
+        connection->received_ended = 1;
+        if (skops->bytes_received > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
+            add_transfer(&row->received, skops->bytes_received, (now - connection->established_ns) / 1000);
+    }
+    if (new == STATE_CLOSE) {
+        add_first_window(skops, connection, row);
+        add(&row->closed, 1);
+        flush(skops, connection, row, now);
+    }
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the kernel and the agent share. Plain structs without holes; the agent derives its numpy types from them. */
+
+/* Addresses are always 128 bits in network order; IPv4 stands as ::ffff:a.b.c.d. */
+struct prefix_key {
+    u32 bits; /* of the 128; the name and place that the LPM trie expects */
+    u32 address[4];
+};
+
+/* The arms of one remote network and how likely each is. */
+struct policy {
+    u16 upto[DIMENSIONS][ARMS]; /* cumulative probability in 1/65536; what is left goes to arm 0 */
+    u8 path_bits;               /* the paths below this entry are networks of so many of the 128 bits */
+    u8 group;
+    u8 excluded;
+    u8 reserved;
+};
+
+/* What an arm of a dimension means. */
+struct arm {
+    u32 value; /* initial window: segments; ACK: divisor of the RTT; 0 is the kernel's default */
+    char congestion[CONGESTION_NAME];
+};
+
+/* The agent's word to the kernel side. */
+struct control {
+    u64 lease_until_ns; /* of the monotonic clock; policies are not applied after it */
+    u32 holdout;        /* probability in 1/65536 */
+    u32 initial_window_max;
+    u32 ack_delay_min_us;
+    u8 generation; /* goes up when the meaning of arms changes */
+    u8 active_rows; /* which of the two row maps is being written */
+    u8 observe_only;
+    u8 reserved;
+    char host_congestion[CONGESTION_NAME]; /* the default of the agent's own namespace */
+};
+
+/* What a socket's own application did. */
+struct mark {
+    u8 chose_congestion;
+    u8 chose_user_timeout;
+};
+
+/* One row is what connections of one path, treated alike, did since the row was last drained. */
+struct row_key {
+    u32 address[4];
+    u8 path_bits;
+    u8 group;
+    u8 generation;
+    u8 treatment;
+    u8 arms[DIMENSIONS];
+    u8 side;
+};
+
+/* Sums over transfers: enough for means, variances and a regression of time on size. Logs are log2 in 1/256. */
+struct transfers {
+    u64 count;
+    u64 bytes;
+    u64 time_us;
+    u64 log_time;
+    u64 log_bytes;
+    u64 log_time_squared;
+    u64 log_bytes_squared;
+    u64 log_time_bytes;
+};
+
+struct row {
+    u64 opened;
+    u64 closed;
+    u64 sent_bytes;
+    u64 received_bytes;
+    u64 sent_segments; /* with data */
+    u64 received_segments;
+    u64 retransmitted_segments;
+    u64 pure_acks; /* segments without data: ACKs, and a SYN and a FIN a connection */
+    u64 timeouts;
+    u64 first_windows; /* closed connections that filled their first window */
+    u64 first_window_segments;
+    u64 first_window_losses;        /* retransmissions below ISN + initial window (RFC 9040, appendix C) */
+    u64 first_window_lossy;         /* closed connections with at least one */
+    u64 rounds;                     /* RTT callbacks */
+    u64 rtt_us;                     /* sum over the rounds */
+    u64 base_rtt_us;                /* sum over the rounds of the path's least RTT then */
+    u64 busy_us;                    /* pauses not counted */
+    u64 delivered_segments;         /* delivery rate: segments over the time they took, */
+    u64 delivery_us;                /* both summed over the rounds */
+    struct transfers sent;
+    struct transfers received;
+};
+
+/* What is remembered of a connection while it lives. */
+struct connection {
+    struct row_key key;
+    u64 established_ns;
+    u64 transfer_began_ns;
+    u64 transfer_base_bytes;
+    u64 event_ns; /* the last sign of life */
+    u64 flushed_ns;
+    u64 flushed_sent_bytes;
+    u64 flushed_received_bytes;
+    u32 flushed_sent_segments;
+    u32 flushed_received_segments;
+    u32 flushed_retransmitted;
+    u32 flushed_pure_acks;
+    u32 first_window_end; /* sequence number */
+    u32 first_window;     /* segments */
+    u32 first_window_losses;
+    u32 timeouts;
+    u32 rounds;
+    u32 rtt_us;
+    u32 base_rtt_us;
+    u32 delivered_segments;
+    u32 delivery_us;
+    u32 busy_us;
+    u8 opened_counted;
+    u8 lost_since_event;
+    u8 sent_ended;
+    u8 received_ended;
+    u8 syn_acknowledged; /* the SYN is among the acknowledged bytes: active opens */
+    u8 fin_acknowledged;
+    u8 reserved[2];
+};
+
+struct rtt_histogram {
+    u64 slots[RTT_SLOTS];
+    u64 sum_us;
+};

@@ -1,0 +1,1 @@
+/* BCC includes this for its histogram macros, which these programs do not use. */

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The programs. The loader puts the included files into one text, because BCC rewrites map calls only there. */
+
+#include "consts.h"
+#include "structs.h"
+#include "maps.h"
+#include "count.h"
+#include "logarithm.h"
+#include "address.h"
+#include "owner.h"
+#include "apply.h"
+#include "observe.h"
+#include "establish.h"
+
+static __always_inline struct connection *connection_of(struct bpf_sock_ops *skops)
+{
+    struct bpf_sock *sk = skops->sk;
+
+    return sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
+}
+
+/* sock_ops: the switch. `reply` is never touched, so that other programs' answers stand. */
+int tcptuned_ops(struct bpf_sock_ops *skops)
+{
+    struct connection *connection;
+
+    switch (skops->op) {
+    case BPF_SOCK_OPS_TCP_LISTEN_CB:
+        remember_listener(skops);
+        break;
+    case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+        establish(skops, SIDE_ACTIVE);
+        break;
+    case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+        establish(skops, SIDE_PASSIVE);
+        break;
+    case BPF_SOCK_OPS_RTT_CB:
+        connection = connection_of(skops);
+        if (connection)
+            observe_round(skops, connection);
+        break;
+    case BPF_SOCK_OPS_RETRANS_CB:
+        connection = connection_of(skops);
+        if (connection)
+            observe_retransmission(skops, connection);
+        break;
+    case BPF_SOCK_OPS_RTO_CB:
+        connection = connection_of(skops);
+        if (connection)
+            observe_timeout(connection);
+        break;
+    case BPF_SOCK_OPS_STATE_CB:
+        connection = connection_of(skops);
+        if (connection)
+            observe_state(skops, connection);
+        break;
+    }
+    return 1;
+}
+
+/* cgroup/setsockopt: only looks. optlen 0 makes the kernel use the application's own buffer, which also keeps buffers
+ * beyond one page working on kernels that refuse them otherwise (kernel/bpf/cgroup.c). */
+int tcptuned_choice(struct bpf_sockopt *call)
+{
+    remember_choice(call);
+    call->optlen = 0;
+    return 1;
+}
