@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
+from pydantic_core import core_schema
 
 from agent.config_extensions import Extensions, GroupExtensions, Section, Sends
 from agent.config_types import (
@@ -225,5 +226,14 @@ def default() -> Config:
 
 
 def config_schema() -> dict[str, Any]:
-    """JSON schema of the file, for editors."""
-    return Config.model_json_schema(mode="validation")
+    """JSON schema of the file, for editors; durations and their defaults are text there."""
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue  # noqa: PLC0415  the agent has no use for it
+
+    class FileSchema(GenerateJsonSchema):
+        def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+            result = super().default_schema(schema)
+            if result.get("type") == "string" and isinstance(result.get("default"), float):
+                result["default"] = format_duration(result["default"])
+            return result
+
+    return Config.model_json_schema(mode="validation", schema_generator=FileSchema)

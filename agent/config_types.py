@@ -127,7 +127,9 @@ class Duration:
         return f"{format_duration(self.low)} to {format_duration(self.high)}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(self.read)
+        # JSON for people and editors shows the text, as the file does; the model itself keeps seconds.
+        as_text = core_schema.plain_serializer_function_ser_schema(format_duration, when_used="json")
+        return core_schema.with_info_plain_validator_function(self.read, serialization=as_text)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "description": f"a duration of {self}"}

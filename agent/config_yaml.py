@@ -112,7 +112,7 @@ def parse(text: str) -> Document | Problem:
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         column = error.position - (before.rfind("\n") + 1)
-        wrong = f"the character {error.character!r} is not allowed; delete it"
+        wrong = f"the character U+{ord(text[error.position]):04X} is not allowed; delete it"
         return Problem(before.count("\n") + 1, column + 1, "file", wrong)
 
 
@@ -137,8 +137,8 @@ class Document:
         elif isinstance(node, MappingNode):
             seen: dict[str, int] = {}
             for key, value in node.value:
-                text = key.value if isinstance(key, ScalarNode) else show(type(key).__name__)
-                shown = text if re.fullmatch(r"[\w-]{1,60}", text) else show(text)
+                text = key.value if isinstance(key, ScalarNode) else "?"
+                shown = text if re.fullmatch(r"[\w?-]{1,60}", text) else show(text)
                 self._name(key, f"{name}.{shown}".lstrip("."))
                 self._name(value, f"{name}.{shown}".lstrip("."))
                 if not isinstance(key, ScalarNode) or not text.isprintable():
