@@ -23,7 +23,7 @@ from agent.errors import ConfigurationError
 __all__ = ["load", "loads"]
 
 _LARGEST_BYTES = 1 << 20
-_MOST_PROBLEMS = 1000  # no person reads more, and each unknown key costs a search for its like
+_MOST_PROBLEMS = 500  # no person reads more, and each unknown key costs a search for its like
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -87,6 +87,9 @@ def _read(path: Path) -> bytes:
 
 def _wrong(name: str, problems: list[Problem]) -> ConfigurationError:
     ordered = sorted(set(problems), key=lambda problem: (problem.line, problem.column))
+    if len(ordered) > _MOST_PROBLEMS:
+        last = ordered[_MOST_PROBLEMS]
+        ordered[_MOST_PROBLEMS:] = [Problem(last.line, last.column, "file", "has more mistakes from here on")]
     return ConfigurationError([f"{name}:{one.line}:{one.column}: {one.key}: {one.text}" for one in ordered])
 
 
@@ -102,12 +105,12 @@ def _validated(document: Document, name: str) -> Config:
         try:
             config = Config.model_validate(document.values, context=FROM_FILE)
         except ValidationError as error:
-            details = error.errors(include_url=False)[:_MOST_PROBLEMS]
-            found = [one for detail in details for one in _found(document, detail)]
+            details = error.errors(include_url=False)
+            found = [one for detail in details[: _MOST_PROBLEMS + 1] for one in _found(document, detail)]
         else:
             break
         problems += [problem for problem, _, certain in found if first or certain]
-        if not document.drop([node for _, node, _ in found]):
+        if len(details) > _MOST_PROBLEMS or not document.drop([node for _, node, _ in found]):
             raise _wrong(name, problems or [problem for problem, _, _ in found])
         first = False
     if problems:

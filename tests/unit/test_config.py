@@ -340,6 +340,13 @@ def test_too_many_groups() -> None:
     assert len(loads(("paths:\n  rules:\n" + rules.rpartition("    - ")[0]).encode(), "f.yaml").groups) == 62
 
 
+def test_a_flood_of_mistakes_is_cut() -> None:
+    found = problems("a: 1\n" * 1000)
+    assert len(found) == 501
+    assert found[-1] == "501:1: file: has more mistakes from here on"
+    assert len(problems("".join(f"key{index}: 1\n" for index in range(1000)))) == 501
+
+
 def test_rules_of_one_group_share_its_extensions() -> None:
     nothing = GroupExtensions()
     rule = PathRule(match=(ip_network("10.0.0.0/8"),), group="a", extensions=nothing)
