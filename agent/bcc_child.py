@@ -1,0 +1,83 @@
+"""The short-lived process that compiles with BCC and hands over what it loaded.
+
+A process that has compiled with BCC holds about 125 MB, most of it LLVM. So a child does it, sends the file descriptors
+of programs and maps through the socket it was given, with the layout of every map, and exits.
+
+Protocol, one message: a JSON object `{"programs": [name...], "maps": [{"name", "key", "leaf"}...]}` with the descriptors
+of the programs, then of the maps, as SCM_RIGHTS; or `{"error": message, "text": compiler's output, "errno": number}`.
+Layouts are lists of `[name, format, shape, offset]` in numpy's terms with the total size, nested for structs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from agent.bpf_source import FOLDER, expand
+
+__all__ = ["PROGRAMS", "main"]
+
+# name, program type, expected attach type (include/uapi/linux/bpf.h); -1: none
+PROGRAMS = (("tcptuned_ops", 13, -1), ("tcptuned_choice", 25, 22))
+MAPS = ("policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters")
+
+
+def describe(kind: Any) -> dict[str, Any]:
+    """A ctypes type as JSON from which numpy's dtype can be made."""
+    shape: list[int] = []
+    while issubclass(kind, ctypes.Array) and kind._type_ is not ctypes.c_char:
+        shape.append(kind._length_)
+        kind = kind._type_
+    if issubclass(kind, ctypes.Structure):
+        fields = [[name, describe(member), getattr(kind, name).offset] for name, member, *_ in kind._fields_]
+        return {"fields": fields, "shape": shape, "size": ctypes.sizeof(kind)}
+    if issubclass(kind, ctypes.Array):
+        return {"format": f"S{kind._length_}", "shape": shape}
+    signed = kind(-1).value < 0
+    return {"format": f"{'i' if signed else 'u'}{ctypes.sizeof(kind)}", "shape": shape}
+
+
+def load(defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
+    """Compiles and loads everything; returns the message and the descriptors."""
+    os.environ["BCC_KERNEL_SOURCE"] = str(FOLDER / "stubs")
+    from bcc import BPF  # noqa: PLC0415  only here: BCC reads the variable when it is imported
+
+    bpf = BPF(text=expand("tcptuned.c"), cflags=[f"-D{name}={value}" for name, value in defines.items()])
+    descriptors = [bpf.load_func(name, kind, attach_type=attach).fd for name, kind, attach in PROGRAMS]
+    maps = []
+    for name in MAPS:
+        table = bpf[name]
+        descriptors.append(table.map_fd)
+        leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
+        maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})
+    return {"programs": [name for name, *_ in PROGRAMS], "maps": maps}, descriptors
+
+
+def main() -> int:
+    """argv: the socket's descriptor, the defines as JSON."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    # The compiler and the verifier write to descriptor 2; keep it for the error's text.
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
+        try:
+            message, descriptors = load(json.loads(sys.argv[2]))
+        except ImportError as error:
+            message, descriptors = {"error": "import", "text": str(error), "errno": 0}, []
+        except Exception as error:  # BCC raises bare Exception; whatever it is, the agent reports it
+            output.seek(0)
+            text = output.read()[-20_000:].decode(errors="replace")
+            message = {"error": str(error), "text": text, "errno": ctypes.get_errno()}
+            descriptors = []
+    socket.send_fds(channel, [json.dumps(message).encode()], descriptors)
+    channel.close()
+    # Skip the interpreter's shutdown: it would close BCC's module slowly for nothing.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Where the cgroup v2 hierarchy is, and the cgroups to attach to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.errors import UsageError
+
+__all__ = ["AUTO", "mount_point", "resolve"]
+
+AUTO = "auto"
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def mount_point(mounts: Path = MOUNTS) -> Path:
+    """The mount point of cgroup v2: /sys/fs/cgroup, or a folder below it in the hybrid hierarchy.
+
+    Raises UsageError if it is not mounted.
+    """
+    for line in mounts.read_text(encoding="utf-8").splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split()[0] == "cgroup2":
+            # man 5 proc: field 5 is the mount point, with octal escapes for blanks
+            return Path(before.split()[4].encode().decode("unicode_escape"))
+    raise UsageError(
+        "cgroup v2 is not mounted; boot with systemd.unified_cgroup_hierarchy=1, or: "
+        "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )
+
+
+def resolve(names: Iterable[str]) -> list[Path]:
+    """The folders of the cgroups named: `auto` is the root, others are absolute or below the mount point.
+
+    Raises UsageError if one does not exist or is no cgroup v2 folder.
+    """
+    root = mount_point()
+    folders = []
+    for name in names:
+        folder = root if name == AUTO else root / name  # an absolute name replaces the root
+        if not (folder / "cgroup.procs").is_file() or not (folder / "cgroup.controllers").is_file():
+            raise UsageError(f"attach.cgroups: {folder} is not a cgroup v2 folder; existing ones are below {root}")
+        folders.append(folder)
+    return folders

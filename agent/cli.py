@@ -1,0 +1,152 @@
+"""The command line. Imports happen where they are needed: a second of start-up is worth more than tidiness at the top."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import CompileError, TcptunedError
+
+if TYPE_CHECKING:
+    from agent.config import Config
+
+__all__ = ["main"]
+
+INSTALLED_CONFIG = Path("/etc/tcptuned/tcptuned.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0 fine, 1 failed, 2 wrong usage or configuration."""
+    options = _parser().parse_args(arguments)
+    try:
+        result: int = options.function(options)
+    except TcptunedError as error:
+        print(error, file=sys.stderr)
+        if isinstance(error, CompileError) and error.text and options.verbose:
+            print(error.text, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe left, as `head` does; the interpreter must not complain while it flushes.
+        sys.stderr.close()
+        return 1
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tcptuned", description="Learns, per remote network, how to run TCP best, and proves the gain."
+    )
+    parser.add_argument("--version", action="version", version=f"tcptuned {version('tcptuned')}")
+    parser.add_argument("--verbose", action="store_true", help="show debug messages, and the compiler's text on errors")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: object, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        if json:
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument("--config", type=Path, help=f"the configuration file (default: {INSTALLED_CONFIG}, if it exists)")
+        return sub
+
+    run = command("run", _run, "Run the agent in the foreground.")
+    run.add_argument("--dry-run", action="store_true", help="decide and show everything, apply nothing")
+    command("check", _check, "Check a configuration file; list every mistake with its place.", json=True)
+    command("doctor", _doctor, "Show what this host can do, and what follows from it.", json=True)
+    command("status", _status, "Show what the running agent does.", json=True)
+    explain = command("explain", _explain, "Show what is known and decided for an address, and why.", json=True)
+    explain.add_argument("address", help="a remote IPv4 or IPv6 address")
+    command("detach", _detach, "Take every tcptuned program off this host's cgroups, whoever holds it.", json=True)
+    demo = command("demo", _demo, "Show in a minute what the agent gains, on three emulated paths.", json=True)
+    demo.add_argument("--seconds", type=float, default=60.0, help="how long it may take, roughly (default: 60)")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> Config:
+    from agent import config_file  # noqa: PLC0415
+    from agent.config import default  # noqa: PLC0415
+
+    if options.config is not None:
+        return config_file.load(options.config)
+    return config_file.load(INSTALLED_CONFIG) if INSTALLED_CONFIG.exists() else default()
+
+
+def _run(options: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(levelname)s %(message)s")
+    # APScheduler logs every run of every job at INFO.
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    config = _config(options)
+    from agent.loader import Loader, map_sizes  # noqa: PLC0415
+    from agent.preflight import require_system  # noqa: PLC0415
+
+    require_system()
+    # Compiling takes longest: it goes on beside the imports below.
+    loader = Loader(map_sizes(config))
+    from agent.service import Service  # noqa: PLC0415
+
+    path = options.config or (INSTALLED_CONFIG if INSTALLED_CONFIG.exists() else None)
+    Service(config, loader, path=path, dry_run=options.dry_run).run()
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from agent.errors import ConfigurationError, UsageError  # noqa: PLC0415
+
+    if options.config is None:
+        raise UsageError("name the file to check: tcptuned check --config FILE")
+    problems: list[str] = []
+    try:
+        _config(options)
+    except ConfigurationError as error:
+        problems = error.problems
+    if options.json:
+        import json  # noqa: PLC0415
+
+        print(json.dumps({"file": str(options.config), "ok": not problems, "problems": problems}))
+    elif problems:
+        print("\n".join(problems), file=sys.stderr)
+    else:
+        print(f"{options.config}: no mistakes")
+    return 2 if problems else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from agent.doctor import show_doctor  # noqa: PLC0415
+
+    return show_doctor(_config(options), as_json=options.json)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from agent.show import show_status  # noqa: PLC0415
+
+    show_status(_config(options), as_json=options.json)
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from agent.show import show_explain  # noqa: PLC0415
+
+    show_explain(_config(options), options.address, as_json=options.json)
+    return 0
+
+
+def _detach(options: argparse.Namespace) -> int:
+    from agent.detach import show_detach  # noqa: PLC0415
+
+    return show_detach(as_json=options.json)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from agent.lab.demo import show_demo  # noqa: PLC0415
+
+    return show_demo(seconds=options.seconds, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

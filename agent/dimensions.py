@@ -1,0 +1,69 @@
+"""The dimensions that are tuned: their arms, what an arm means to the kernel, and their controllers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agent.bpf_source import constants
+from agent.config import Config
+from agent.libbpf import Array
+from controllers import LAWS, Arm, Controller
+from controllers.initial_window import ladder
+
+__all__ = ["ACK", "CONGESTION", "DIMENSIONS", "INITIAL_WINDOW", "Dimension", "arm_table", "dimensions"]
+
+# In the kernel's order (bpf/consts.h, DIMENSION_*).
+DIMENSIONS = INITIAL_WINDOW, CONGESTION, ACK = ("initial_window", "congestion", "ack")
+
+DEFAULT = Arm("default")
+# TCP_BPF_DELACK_MAX as a fraction of the RTT: TACK (SIGCOMM 2020) finds 4 ACKs a round trip to be enough.
+ACK_DELAY_DIVISOR = 4
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that is tuned. `arms[0]` is the kernel's default; without other arms nothing is decided."""
+
+    name: str
+    arms: tuple[Arm, ...]
+    law_name: str
+    law: Callable[[], Controller]
+
+
+def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: str) -> tuple[Dimension, ...]:
+    """All dimensions in the kernel's order, with the arms that `config` allows and this kernel has.
+
+    `algorithms` are the congestion controls registered in the kernel. The host's default is arm 0 already.
+    """
+    arms = constants()["ARMS"]
+    windows = ladder(config.initial_window.min, config.initial_window.max, arms=arms)
+    names = [
+        name for name in config.congestion.allowed
+        if name in algorithms and name != host_congestion and name != "dctcp"  # dctcp needs ECN end to end
+    ]  # fmt: skip
+    by_name = {
+        INITIAL_WINDOW: (config.initial_window.enabled, [Arm(f"iw{window}", window) for window in windows]),
+        CONGESTION: (config.congestion.enabled, [Arm(name) for name in names[: arms - 1]]),
+        ACK: (config.ack.enabled and config.ack.delay, [Arm("delay", ACK_DELAY_DIVISOR)]),
+    }
+    laws = {INITIAL_WINDOW: config.initial_window.law, CONGESTION: "thompson", ACK: "thompson"}
+    return tuple(
+        Dimension(name, (DEFAULT, *(chosen if enabled else ())), laws[name], LAWS[name, laws[name]])
+        for name, (enabled, chosen) in by_name.items()
+    )
+
+
+def arm_table(chosen: tuple[Dimension, ...], dtype: np.dtype[Any]) -> Array:
+    """The meaning of every arm as the kernel reads it, shape (dimensions * ARMS,); arm 0 and unused ones stay zero."""
+    table = np.zeros(len(chosen) * constants()["ARMS"], dtype)
+    for position, dimension in enumerate(chosen):
+        for number, arm in enumerate(dimension.arms[1:], 1):
+            entry = position * constants()["ARMS"] + number
+            table["value"][entry] = arm.value
+            if dimension.name == CONGESTION:
+                table["congestion"][entry] = arm.name.encode("ascii")
+    return table

@@ -1,0 +1,182 @@
+"""What is known of every path: decayed sums by path, dimension and arm.
+
+One array holds everything, shape (paths, slots, fields). A slot is an arm of a dimension, or one of the two sides of
+the comparison that proves the effect: the holdout, and the treated. The first rows are the groups: their sums over all
+paths decide for networks that are not known yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agent.bpf_source import constants
+from agent.dimensions import ACK, Dimension
+from agent.libbpf import Array
+from controllers import Evidence, Field
+from controllers.base import LOG_CENTRE
+
+__all__ = ["EvidenceStore", "fields_of"]
+
+_IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
+
+
+class EvidenceStore:
+    """Evidence of all paths. Rows 0 to `len(groups)` - 1 are the groups, the rest are paths in order of appearance."""
+
+    def __init__(self, dimensions: tuple[Dimension, ...], *, groups: int, most_paths: int, half_life: float) -> None:
+        self.dimensions = dimensions
+        self.groups = groups
+        self._most = most_paths + groups
+        self.half_life = half_life
+        self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
+        self.holdout_slot = int(self._offsets[-1])
+        self.treated_slot = self.holdout_slot + 1
+        self._index: dict[bytes, int] = {}
+        self._length = groups
+        self._aged: float | None = None
+        start = max(1024, groups)
+        self._sums = np.zeros((start, self.treated_slot + 1, len(Field)), np.float32)
+        self._identity = np.zeros(start, _IDENTITY)
+        self._seen = np.zeros(start, np.float64)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def identity(self) -> Array:
+        """Address, bits and group of every row; meaningless for the group rows."""
+        return self._identity[: self._length]
+
+    @property
+    def seen(self) -> Array:
+        """When each path had traffic last, in seconds of the clock given to `absorb`."""
+        return self._seen[: self._length]
+
+    @property
+    def sums(self) -> Array:
+        """The whole array, (paths, slots, fields); for reading."""
+        return self._sums[: self._length]
+
+    def find(self, address: bytes, bits: int, group: int) -> int | None:
+        """The row of a path, if it is known."""
+        return self._index.get(_identity_bytes(address, bits, group))
+
+    def of(self, dimension: int) -> Evidence:
+        """The evidence of one dimension by number: a view, not a copy."""
+        first, last = self._offsets[dimension], self._offsets[dimension + 1]
+        return Evidence(self.dimensions[dimension].arms, self._sums[: self._length, first:last])
+
+    def age(self, now: float) -> None:
+        """Lets all sums fade to what they are worth at `now` (seconds, monotonic)."""
+        if self._aged is not None:
+            self._sums[: self._length] *= np.float32(0.5 ** ((now - self._aged) / self.half_life))
+        self._aged = now
+
+    def absorb(self, keys: Array, rows: Array, *, generation: int, now: float) -> None:
+        """Adds drained rows (dtypes of `struct row_key` and `struct row`).
+
+        Rows of another generation were drawn from other arms; observed ones were not drawn at all.
+        """
+        limits = constants()
+        relevant = (keys["generation"] == generation) & (keys["treatment"] != limits["TREATMENT_OBSERVED"])
+        keys, rows = keys[relevant], rows[relevant]
+        if not len(keys):
+            return
+        paths = self._rows_of(keys, now)
+        sent, received = fields_of(rows, "sent"), fields_of(rows, "received")
+        treated = keys["treatment"] == limits["TREATMENT_APPLIED"]
+        side = np.where(treated, self.treated_slot, self.holdout_slot)
+        self._add(paths, keys, side, sent)
+        for number, dimension in enumerate(self.dimensions):
+            arm = keys["arms"][:, number].astype(np.intp)
+            drawn = treated & (arm < len(dimension.arms))
+            fields = received if dimension.name == ACK else sent
+            self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
+
+    def forget(self, count: int) -> Array:
+        """Drops the `count` paths without traffic for longest; returns their identities."""
+        order = np.argsort(self._seen[self.groups : self._length], kind="stable") + self.groups
+        gone, kept = order[:count], np.sort(order[count:])
+        identities = self._identity[gone].copy()
+        rows = np.concatenate([np.arange(self.groups), kept])
+        for name in ("_sums", "_identity", "_seen"):
+            array = getattr(self, name)
+            array[: len(rows)] = array[rows]
+            array[len(rows) : self._length] = 0
+        self._length = len(rows)
+        self._index = {self._identity[row].tobytes(): row for row in range(self.groups, self._length)}
+        return identities
+
+    @property
+    def overflow(self) -> int:
+        """How many paths there are beyond the limit."""
+        return max(0, self._length - self._most)
+
+    def _add(self, paths: Array, keys: Array, slots: Array, fields: Array) -> None:
+        np.add.at(self._sums, (paths, slots), fields)
+        np.add.at(self._sums, (keys["group"], slots), fields)
+
+    def _rows_of(self, keys: Array, now: float) -> Array:
+        """The row of every key's path; new paths get one."""
+        identity = np.zeros(len(keys), _IDENTITY)
+        identity["address"] = np.ascontiguousarray(keys["address"]).view(np.uint8).reshape(-1, 16)
+        identity["bits"] = keys["path_bits"]
+        identity["group"] = keys["group"]
+        # numpy sorts byte strings, not structs; group comes last so that no meaningful byte is a trailing zero
+        unique, first, inverse = np.unique(identity.view("S18"), return_index=True, return_inverse=True)
+        rows = np.zeros(len(unique), np.intp)
+        for position, source in enumerate(first):
+            name = identity[source].tobytes()
+            row = self._index.get(name)
+            if row is None:
+                row = self._index[name] = self._length
+                self._grow()
+                self._identity[row] = identity[source]
+            rows[position] = row
+        self._seen[rows] = now
+        result: Array = rows[inverse]
+        return result
+
+    def _grow(self) -> None:
+        self._length += 1
+        if self._length > len(self._sums):
+            for name in ("_sums", "_identity", "_seen"):
+                old: np.ndarray[Any, Any] = getattr(self, name)
+                new = np.zeros((len(old) * 2, *old.shape[1:]), old.dtype)
+                new[: len(old)] = old
+                setattr(self, name, new)
+
+
+def fields_of(rows: Array, direction: str) -> Array:
+    """The evidence fields of drained rows, shape (rows, fields), of the transfers `sent` or `received`."""
+    transfers = rows[direction]
+    scale = float(1 << constants()["LOG_SHIFT"])
+    count = transfers["count"].astype(np.float64)
+    time, size = transfers["log_time"] / scale, transfers["log_bytes"] / scale
+    fields = np.zeros((len(rows), len(Field)))
+    fields[:, Field.TRANSFERS] = count
+    fields[:, Field.LOG_TIME] = time - LOG_CENTRE * count
+    fields[:, Field.LOG_BYTES] = size - LOG_CENTRE * count
+    square = scale * scale
+    centre = LOG_CENTRE
+    fields[:, Field.LOG_TIME_SQUARED] = transfers["log_time_squared"] / square - 2 * centre * time + centre**2 * count
+    fields[:, Field.LOG_BYTES_SQUARED] = transfers["log_bytes_squared"] / square - 2 * centre * size + centre**2 * count
+    fields[:, Field.LOG_TIME_BYTES] = (
+        transfers["log_time_bytes"] / square - centre * (time + size) + centre**2 * count
+    )
+    fields[:, Field.CLOSED] = rows["closed"]
+    fields[:, Field.SEGMENTS] = rows["sent_segments"]
+    fields[:, Field.RETRANSMITTED] = rows["retransmitted_segments"]
+    fields[:, Field.FIRST_WINDOWS] = rows["first_windows"]
+    fields[:, Field.FIRST_WINDOW_SEGMENTS] = rows["first_window_segments"]
+    fields[:, Field.FIRST_WINDOW_LOSSES] = rows["first_window_losses"]
+    fields[:, Field.FIRST_WINDOW_LOSSY] = rows["first_window_lossy"]
+    fields[:, Field.RTT] = rows["rtt_us"]
+    fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
+    return fields.astype(np.float32)
+
+
+def _identity_bytes(address: bytes, bits: int, group: int) -> bytes:
+    return address + bytes([bits, group])

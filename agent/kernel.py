@@ -1,0 +1,142 @@
+"""The kernel side as the agent sees it: attach, publish, drain, read. The only module that touches BPF maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent import libbpf
+from agent.bpf_source import constants, counter_names
+from agent.libbpf import Array
+from agent.loader import Map, Objects
+
+__all__ = ["Kernel"]
+
+# include/uapi/linux/bpf.h
+_ATTACH_TYPES = {"tcptuned_ops": 3, "tcptuned_choice": 22}
+_BATCH = 4096  # entries a batch: bounds the buffers to 1.2 MB
+
+
+class Kernel:
+    """Programs and maps in use. Not thread-safe: one thread samples, publishes and closes."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._maps = objects.maps
+        self._links: list[int] = []
+        self.attached: list[Path] = []
+        self.row_key = self._maps["rows_a"].key
+        self.row = self._maps["rows_a"].leaf
+        self.policy = self._maps["policies"].leaf
+        self.prefix_key = self._maps["policies"].key
+        self.arm = self._maps["arms"].leaf
+        self._control = np.zeros(1, self._maps["control"].leaf)
+        self._keys = np.zeros(_BATCH, self.row_key)
+        self._rows = np.zeros(_BATCH, self.row)
+        self._processors = _possible_processors()
+
+    def attach(self, folders: Sequence[Path]) -> None:
+        """Attaches every program to every cgroup by links, which vanish with this process."""
+        for folder in folders:
+            target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                for name, kind in _ATTACH_TYPES.items():
+                    self._links.append(libbpf.create_link(self._objects.programs[name], target, kind))
+            finally:
+                os.close(target)
+            self.attached.append(folder)
+
+    def detach(self) -> None:
+        """Takes the programs off; maps stay readable, so that what is left can still be drained."""
+        for link in self._links:
+            os.close(link)
+        self._links.clear()
+        self.attached.clear()
+
+    def close(self) -> None:
+        """Detaches and frees everything."""
+        self.detach()
+        self._objects.close()
+
+    def control(self, **fields: Any) -> None:
+        """Changes the named fields of `struct control` (bpf/structs.h) and writes it."""
+        for name, value in fields.items():
+            self._control[name] = value
+        libbpf.update(self._maps["control"].fd, np.zeros(1, np.uint32), self._control)
+
+    def publish_arms(self, arms: Array) -> None:
+        """Writes the meaning of every arm; shape (dimensions * arms,), dtype `self.arm`."""
+        libbpf.update_batch(self._maps["arms"].fd, np.arange(len(arms), dtype=np.uint32), arms)
+
+    def publish(self, keys: Array, policies: Array) -> None:
+        """Writes policies; dtypes `self.prefix_key` and `self.policy`."""
+        libbpf.update_batch(self._maps["policies"].fd, keys, policies)
+
+    def withdraw(self, keys: Array) -> None:
+        """Deletes policies: their networks inherit from the next shorter prefix."""
+        libbpf.delete_batch(self._maps["policies"].fd, keys)
+
+    def drain(self) -> tuple[Array, Array]:
+        """What connections did since it was drained last: keys and rows, dtypes `self.row_key` and `self.row`.
+
+        Reads the map that was written before the last call, which by now no program still holds a pointer into, then
+        makes it the one to be written. So what happens is returned by the second call after it at the latest.
+        """
+        idle = 1 - int(self._control["active_rows"][0])
+        batches = self._drain(self._maps["rows_b" if idle else "rows_a"])
+        self.control(active_rows=idle)
+        return _joined(batches, self.row_key, self.row)
+
+    def drain_all(self) -> tuple[Array, Array]:
+        """Both maps; for the end, when the programs are detached."""
+        return _joined(self._drain(self._maps["rows_a"]) + self._drain(self._maps["rows_b"]), self.row_key, self.row)
+
+    def _drain(self, rows: Map) -> list[tuple[Array, Array]]:
+        return libbpf.drain(rows.fd, self._keys, self._rows)
+
+    def counters(self) -> dict[str, int]:
+        """The counters of consts.h, summed over processors."""
+        values = np.zeros(self._processors, np.uint64)
+        totals = {}
+        for index, name in enumerate(counter_names()):
+            libbpf.lookup(self._maps["counters"].fd, np.array([index], np.uint32), values)
+            totals[name] = int(values.sum())
+        return totals
+
+    def rtt(self, group: int) -> tuple[Array, int]:
+        """The RTT histogram of a group: counts by slot (bpf/consts.h), and the sum of all samples in microseconds."""
+        leaf = self._maps["rtt"].leaf
+        values = np.zeros(self._processors, leaf)
+        libbpf.lookup(self._maps["rtt"].fd, np.array([group], np.uint32), values)
+        return values["slots"].sum(axis=0), int(values["sum_us"].sum())
+
+    def program_costs(self) -> dict[str, tuple[int, int]]:
+        """Runs and nanoseconds by program; zero unless the sysctl kernel.bpf_stats_enabled is on."""
+        costs = {}
+        for name, fd in self._objects.programs.items():
+            fields = dict(
+                line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+            )
+            costs[name] = int(fields.get("run_cnt", 0)), int(fields.get("run_time_ns", 0))
+        return costs
+
+
+def group_limit() -> int:
+    """How many groups the kernel side has room for."""
+    return constants()["GROUPS"]
+
+
+def _joined(batches: list[tuple[Array, Array]], key: np.dtype[Any], leaf: np.dtype[Any]) -> tuple[Array, Array]:
+    if not batches:
+        return np.zeros(0, key), np.zeros(0, leaf)
+    return np.concatenate([keys for keys, _ in batches]), np.concatenate([rows for _, rows in batches])
+
+
+def _possible_processors() -> int:
+    """Per-CPU values come for every possible processor, online or not."""
+    last = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip().rpartition("-")[2]
+    return int(last.rpartition(",")[2]) + 1

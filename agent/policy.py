@@ -1,0 +1,92 @@
+"""The publisher: decisions become policies in the kernel, only where they changed, and the journal learns of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.bpf_source import constants
+from agent.evidence import EvidenceStore
+from agent.kernel import Kernel
+from agent.libbpf import Array
+from agent.rules import Rule
+from controllers import Decision
+
+__all__ = ["Publisher", "cumulative"]
+
+# Probabilities move a little with every sample; below 1/64 it is not worth a write.
+_STEP = 64
+_FULL = 65535
+
+
+def cumulative(probabilities: Array, arms: int) -> Array:
+    """Probabilities (paths, arms used) as the kernel's cumulative 1/65536, shape (paths, `arms`).
+
+    What is not a number, negative or above 1 is dropped, so that the path falls back to arm 0.
+    """
+    clean = np.where(np.isfinite(probabilities) & (probabilities >= 0) & (probabilities <= 1), probabilities, 0.0)
+    steps = np.round(clean * _STEP)
+    # Every arm that may be drawn at all keeps at least one step.
+    steps = np.where((clean > 0) & (steps == 0), 1.0, steps)
+    total = steps.sum(axis=1, keepdims=True)
+    upto = np.zeros((len(clean), arms), np.uint16)
+    ends = np.cumsum(steps, axis=1) / np.maximum(total, 1.0)
+    upto[:, : clean.shape[1]] = np.where(total > 0, np.floor(ends * _FULL), 0)
+    upto[:, clean.shape[1] :] = upto[:, clean.shape[1] - 1 : clean.shape[1]]
+    return upto
+
+
+class Publisher:
+    """Keeps the kernel's policy trie equal to the last decisions."""
+
+    def __init__(self, kernel: Kernel, rules: tuple[Rule, ...]) -> None:
+        self._kernel = kernel
+        self._rules = rules
+        self._keys = np.zeros(0, kernel.prefix_key)
+        self._policies = np.zeros(0, kernel.policy)
+
+    def publish(self, store: EvidenceStore, decisions: list[Decision]) -> int:
+        """Writes what changed; returns how many entries that were."""
+        arms = constants()["ARMS"]
+        upto = np.concatenate([cumulative(decision.probabilities, arms) for decision in decisions], axis=1)
+        first, identity = len(self._rules), store.identity[store.groups :]
+        keys = np.zeros(first + len(identity), self._kernel.prefix_key)
+        policies = np.zeros(len(keys), self._kernel.policy)
+        for position, rule in enumerate(self._rules):
+            # A path with the rule's own prefix stands for both: the kernel has one entry for a prefix.
+            path = store.find(rule.address, rule.bits, rule.group)
+            keys["bits"][position] = rule.bits
+            keys["address"][position] = np.frombuffer(rule.address, np.uint32)
+            policies["upto"][position] = upto[rule.group if path is None else path]
+            policies["path_bits"][position] = rule.path_bits
+            policies["group"][position] = rule.group
+            policies["excluded"][position] = rule.excluded
+        keys["bits"][first:] = identity["bits"]
+        keys["address"][first:] = np.ascontiguousarray(identity["address"]).view(np.uint32)
+        policies["upto"][first:] = upto[store.groups :]
+        policies["path_bits"][first:] = identity["bits"]
+        policies["group"][first:] = identity["group"]
+
+        changed = np.ones(len(keys), np.bool_)
+        known = len(self._keys)
+        changed[:known] = policies[:known] != self._policies
+        self._kernel.publish(keys[changed], policies[changed])
+        self._keys, self._policies = keys, policies
+        return int(changed.sum())
+
+    def withdraw(self, identities: Array) -> None:
+        """Deletes the policies of forgotten paths; everything else is written anew with the next decisions."""
+        keys = np.zeros(len(identities), self._kernel.prefix_key)
+        keys["bits"] = identities["bits"]
+        keys["address"] = np.ascontiguousarray(identities["address"]).view(np.uint32)
+        self._kernel.withdraw(keys)
+        self._keys, self._policies = self._keys[:0], self._policies[:0]
+
+    def withdraw_all(self) -> None:
+        """Deletes every policy: every connection gets the kernel's defaults."""
+        self._kernel.withdraw(self._keys)
+        self._keys, self._policies = self._keys[:0], self._policies[:0]
+
+    @property
+    def entries(self) -> int:
+        """How many policies the kernel holds."""
+        return len(self._keys)

@@ -1,0 +1,112 @@
+"""What the loop shows to everything beside it: an immutable picture, made after every sample.
+
+The exporter, the status page and the commands read the last snapshot, so they never wait for the loop nor hold it up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from agent.journal import Entry
+from agent.libbpf import Array
+from agent.totals import ROW_FIELDS
+from agent.tuner import Tuner
+
+__all__ = ["Health", "Snapshot", "take"]
+
+
+@dataclass
+class Health:
+    """How the agent itself is; the service writes it, the snapshot copies it."""
+
+    started: float = field(default_factory=time.time)  # seconds since 1970
+    last_sample: float = 0.0  # seconds since 1970; 0: none yet
+    sample_seconds: float = 0.0  # of the last one
+    decide_seconds: float = 0.0
+    sample_failures: int = 0
+    reload_successful: bool = True
+    reload_time: float = 0.0  # seconds since 1970 of the last good load of the configuration
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All arrays are copies.
+
+    `rows` (groups, 2 sides, ROW_FIELDS) counts since the start; `connections` (groups, 3) by treatment: observed,
+    holdout, treated. `arms` and `transfers` go by dimension: arm names, and (arms, 3) of transfers, bytes, seconds.
+    `chosen` goes by dimension: how many paths hold which arm to be best, (groups, arms). `rtt` goes by group: counts
+    by slot, and the sum in microseconds. `values` are the arms' numbers: segments, or RTT divisors.
+    """
+
+    health: Health
+    dry_run: bool
+    attached: tuple[Path, ...]
+    groups: tuple[str, ...]
+    dimensions: tuple[str, ...]
+    arms: tuple[tuple[str, ...], ...]
+    values: tuple[tuple[int, ...], ...]
+    laws: tuple[str, ...]
+    rows: Array
+    connections: Array
+    transfers: tuple[Array, ...]
+    chosen: tuple[Array, ...]
+    rtt: tuple[tuple[Array, int], ...]
+    counters: Mapping[str, int]
+    programs: Mapping[str, tuple[int, int]]  # runs, nanoseconds
+    map_entries: Mapping[str, tuple[int, int]]  # entries, capacity
+    paths: int
+    paths_by_group: Array
+    decisions: Mapping[tuple[str, str], int]  # dimension, up or down
+    controller_failures: Mapping[str, int]
+    journal: tuple[Entry, ...]
+
+    def total(self, name: str) -> Array:
+        """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
+        column: Array = self.rows[:, :, ROW_FIELDS.index(name)]
+        return column
+
+
+def take(tuner: Tuner, health: Health) -> Snapshot:
+    """A picture of the tuner as it is now; called by the thread that runs it."""
+    store, kernel = tuner.store, tuner.kernel
+    groups = len(tuner.groups)
+    group_of_path = store.identity["group"][store.groups :].astype(np.intp)
+    chosen = []
+    for dimension, decision in zip(tuner.dimensions, tuner.decisions, strict=True):
+        counts = np.zeros((groups, len(dimension.arms)), np.int64)
+        # Paths that came since the last decision have none yet.
+        best = decision.chosen[store.groups :]
+        np.add.at(counts, (group_of_path[: len(best)], best), 1)
+        chosen.append(counts)
+    config = tuner.config
+    return Snapshot(
+        health=Health(**vars(health)),
+        dry_run=tuner.dry_run,
+        attached=tuple(kernel.attached),
+        groups=tuner.groups,
+        dimensions=tuple(dimension.name for dimension in tuner.dimensions),
+        arms=tuple(tuple(arm.name for arm in dimension.arms) for dimension in tuner.dimensions),
+        values=tuple(tuple(arm.value for arm in dimension.arms) for dimension in tuner.dimensions),
+        laws=tuple(dimension.law_name for dimension in tuner.dimensions),
+        rows=tuner.totals.by_side.copy(),
+        connections=tuner.totals.connections_by_treatment.copy(),
+        transfers=tuple(sums.copy() for sums in tuner.totals.by_arm),
+        chosen=tuple(chosen),
+        rtt=tuple(kernel.rtt(number) for number in range(groups)),
+        counters=kernel.counters(),
+        programs=kernel.program_costs(),
+        map_entries={
+            "policies": (tuner.publisher.entries, tuner.policy_capacity),
+            "rows": (tuner.last_rows, config.sampling.rows),
+        },
+        paths=len(store) - store.groups,
+        paths_by_group=np.bincount(group_of_path, minlength=groups),
+        decisions=dict(tuner.changes),
+        controller_failures=dict(tuner.failures),
+        journal=tuple(tuner.journal.recent),
+    )

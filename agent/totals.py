@@ -1,0 +1,48 @@
+"""Totals since the start, for Prometheus: they only grow, and no address is in them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.bpf_source import constants
+from agent.dimensions import ACK, Dimension
+from agent.libbpf import Array
+
+__all__ = ["ROW_FIELDS", "Totals"]
+
+# The plain sums of `struct row`, in its order.
+ROW_FIELDS = (
+    "opened", "closed", "sent_bytes", "received_bytes", "sent_segments", "received_segments", "retransmitted_segments",
+    "pure_acks", "timeouts", "first_windows", "first_window_segments", "first_window_losses", "first_window_lossy",
+    "rounds", "rtt_us", "base_rtt_us", "busy_us", "delivered_segments", "delivery_us",
+)  # fmt: skip
+TREATMENTS = ("observed", "holdout", "treated")
+
+
+class Totals:
+    """Sums by group and side, transfers by treatment, and transfers by dimension and arm."""
+
+    def __init__(self, dimensions: tuple[Dimension, ...], groups: int) -> None:
+        self.dimensions = dimensions
+        self.by_side = np.zeros((groups, 2, len(ROW_FIELDS)))
+        self.connections_by_treatment = np.zeros((groups, len(TREATMENTS)))
+        self.by_arm = [np.zeros((len(dimension.arms), 3)) for dimension in dimensions]
+        """For each dimension (arms, 3): transfers, their bytes, their seconds."""
+
+    def absorb(self, keys: Array, rows: Array, generation: int) -> None:
+        """Adds drained rows."""
+        values = np.stack([rows[name] for name in ROW_FIELDS], axis=-1).astype(np.float64)
+        np.add.at(self.by_side, (keys["group"], keys["side"]), values)
+        np.add.at(self.connections_by_treatment, (keys["group"], keys["treatment"]), rows["opened"])
+        drawn = (keys["generation"] == generation) & (keys["treatment"] == constants()["TREATMENT_APPLIED"])
+        for number, dimension in enumerate(self.dimensions):
+            arm = keys["arms"][:, number].astype(np.intp)
+            mine = drawn & (arm < len(dimension.arms))
+            transfers = rows["received" if dimension.name == ACK else "sent"][mine]
+            sums = np.stack([transfers["count"], transfers["bytes"], transfers["time_us"] / 1e6], axis=-1)
+            np.add.at(self.by_arm[number], arm[mine], sums)
+
+    def field(self, name: str) -> Array:
+        """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
+        column: Array = self.by_side[:, :, ROW_FIELDS.index(name)]
+        return column

@@ -1,0 +1,206 @@
+"""One round of the loop: the kernel's rows in, evidence, decisions, policies out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import numpy as np
+
+from agent import features
+from agent.config import Config
+from agent.dimensions import arm_table, dimensions
+from agent.evidence import EvidenceStore
+from agent.journal import Entry, Journal
+from agent.kernel import Kernel
+from agent.libbpf import Array
+from agent.loader import map_sizes
+from agent.policy import Publisher
+from agent.rules import network_name, packed, rules
+from agent.totals import Totals
+from controllers import Decision
+
+__all__ = ["Match", "Tuner"]
+
+# Beyond the limit, so many more are dropped at once that it does not happen at every step.
+_FORGET_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is known about one address: the row of its path, or of its group if the path is unknown."""
+
+    path: str
+    group: str
+    excluded: bool
+    row: int
+    inherited: bool
+
+
+class Tuner:
+    """Samples and decides. Not thread-safe: the service runs all of it in one worker."""
+
+    def __init__(self, config: Config, kernel: Kernel, journal: Journal, *, dry_run: bool) -> None:
+        self.config = config
+        self.kernel = kernel
+        self.journal = journal
+        self.dry_run = dry_run
+        self.generation = 0
+        self.decisions: list[Decision] = []
+        self.changes: dict[tuple[str, str], int] = {}
+        self.failures: dict[str, int] = {}
+        self.last_rows = 0
+        self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
+        self._meaning: tuple[Any, ...] | None = None
+        self._begin()
+
+    def reconfigure(self, config: Config) -> None:
+        """Takes over a new configuration whose maps have the same sizes.
+
+        Evidence is kept unless the meaning of paths or arms changes: then old rows no longer tell about the new ones.
+        """
+        self.publisher.withdraw_all()
+        self.config = config
+        self._begin()
+
+    def _begin(self) -> None:
+        config, kernel = self.config, self.kernel
+        meaning = (
+            config.groups,
+            rules(config.paths, config.groups),
+            dimensions(config, algorithms=features.algorithms(), host_congestion=features.host_congestion()),
+            config.paths.max,
+        )
+        if meaning != self._meaning:
+            self._meaning = meaning
+            self.groups, self.rules, self.dimensions, most = meaning
+            self.generation = (self.generation + 1) % 256
+            self.store = EvidenceStore(
+                self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life
+            )
+            self.totals = Totals(self.dimensions, len(self.groups))
+        self.store.half_life = config.control.half_life
+        self.publisher = Publisher(kernel, self.rules)
+        self._laws = [dimension.law() for dimension in self.dimensions]
+        kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
+        kernel.control(
+            holdout=round(config.control.holdout * 65536),
+            initial_window_max=config.initial_window.max,
+            # net/core/filter.c takes more than TCP_TIMEOUT_MIN, which is two ticks (include/net/tcp.h)
+            ack_delay_min_us=2 * features.jiffy_us() + 1,
+            generation=self.generation,
+            observe_only=self.dry_run,
+            host_congestion=features.host_congestion().encode("ascii"),
+        )
+        self.decisions = []
+        self.decide(time.monotonic())
+
+    def renew_lease(self) -> None:
+        """Lets the kernel apply policies for `control.lease` seconds from now."""
+        # CLOCK_MONOTONIC is what bpf_ktime_get_ns reads
+        self.kernel.control(lease_until_ns=time.monotonic_ns() + round(self.config.control.lease * 1e9))
+
+    def end_lease(self) -> None:
+        """New connections get the kernel's defaults from now on."""
+        self.kernel.control(lease_until_ns=0)
+
+    def sample(self, now: float) -> None:
+        """Takes in what connections did; `now` is monotonic seconds."""
+        self._absorb(*self.kernel.drain(), now)
+
+    def sample_rest(self, now: float) -> None:
+        """Takes in everything; for the end, when nothing is attached any more."""
+        self._absorb(*self.kernel.drain_all(), now)
+
+    def _absorb(self, keys: Array, rows: Array, now: float) -> None:
+        self.last_rows = len(keys)
+        self.totals.absorb(keys, rows, self.generation)
+        self.store.absorb(keys, rows, generation=self.generation, now=now)
+
+    def decide(self, now: float) -> None:
+        """Lets every controller decide, publishes the result and writes the journal.
+
+        A controller that raises leaves its dimension at the kernel's defaults, and is counted.
+        """
+        if (over := self.store.overflow) > 0:
+            self.publisher.withdraw(self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE)))
+            self.decisions = []
+        self.store.age(now)
+        before = self.decisions
+        self.decisions = [self._decide(number, now) for number in range(len(self.dimensions))]
+        self.publisher.publish(self.store, self.decisions)
+        if before:
+            self._write_changes(before)
+
+    def _decide(self, number: int, now: float) -> Decision:
+        evidence = self.store.of(number)
+        try:
+            return self._laws[number].step(now, evidence)
+        except Exception as error:  # a fault in one law must not stop the others, nor the agent
+            name = self.dimensions[number].name
+            self.failures[name] = self.failures.get(name, 0) + 1
+            shape = (len(evidence), len(evidence.arms))
+            probabilities = np.zeros(shape)
+            probabilities[:, 0] = 1.0
+            nothing = np.zeros(len(evidence), np.intp)
+            return Decision(probabilities, nothing, nothing, (f"the controller failed: {error!r}",))
+
+    def _write_changes(self, before: list[Decision]) -> None:
+        for dimension, old, new in zip(self.dimensions, before, self.decisions, strict=True):
+            known = len(old.chosen)
+            previous = np.zeros(len(new.chosen), np.intp)
+            previous[:known] = old.chosen
+            for row in np.flatnonzero(previous != new.chosen):
+                was, became = int(previous[row]), int(new.chosen[row])
+                action = "up" if became > was else "down"
+                self.changes[dimension.name, action] = self.changes.get((dimension.name, action), 0) + 1
+                self.journal.write(
+                    Entry(
+                        time.time(), self.name(int(row)), self.groups[self.group(int(row))], dimension.name,
+                        dimension.arms[was].name, dimension.arms[became].name, new.reasons[new.reason[row]],
+                    )  # fmt: skip
+                )
+
+    def name(self, row: int) -> str:
+        """What people call a row of the evidence."""
+        if row < self.store.groups:
+            return f"group {self.groups[row]}"
+        identity = self.store.identity[row]
+        return network_name(identity["address"].tobytes(), int(identity["bits"]))
+
+    def group(self, row: int) -> int:
+        """The group's number of a row."""
+        return row if row < self.store.groups else int(self.store.identity[row]["group"])
+
+    def match(self, address: IPv4Address | IPv6Address) -> Match:
+        """The path of an address, found as the kernel finds it: by the longest rule."""
+        data = packed(address)
+        number = int.from_bytes(data)
+
+        def covers(other: bytes, bits: int) -> bool:
+            return (number ^ int.from_bytes(other)) >> (128 - bits) == 0
+
+        rule = max((rule for rule in self.rules if covers(rule.address, rule.bits)), key=lambda rule: rule.bits)
+        bits = rule.path_bits
+        network = (number >> (128 - bits) << (128 - bits)).to_bytes(16)
+        row = self.store.find(network, bits, rule.group)
+        return Match(
+            network_name(network, bits), self.groups[rule.group], rule.excluded,
+            rule.group if row is None else row, row is None,
+        )  # fmt: skip
+
+    def arms_in_force(self, row: int) -> dict[str, Any]:
+        """What is decided for a row of the evidence, by dimension."""
+        force = {}
+        for dimension, decision in zip(self.dimensions, self.decisions, strict=True):
+            force[dimension.name] = {
+                "chosen": dimension.arms[decision.chosen[row]].name,
+                "reason": decision.reasons[decision.reason[row]],
+                "probabilities": {
+                    arm.name: round(float(share), 4)
+                    for arm, share in zip(dimension.arms, decision.probabilities[row], strict=True)
+                },
+            }
+        return force

@@ -1,0 +1,32 @@
+"""The congestion control: discounted Thompson sampling on goodput, retransmissions and RTT inflation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controllers.base import Decision, Evidence, Field
+from controllers.estimates import retransmission, rtt_inflation, transfer_time
+from controllers.thompson import decide
+from controllers.veto import loses_more
+
+__all__ = ["CongestionThompson"]
+
+# What one is worth in the other's terms, in log2 of time:
+RETRANSMISSION_COST = 4.0  # ten percentage points more retransmissions need a third more speed
+INFLATION_COST = 0.1  # doubling the RTT needs 7 % more speed: the queue is shared with others
+
+
+class CongestionThompson:
+    """Which algorithm serves a path best; see the module."""
+
+    def step(self, now: float, evidence: Evidence) -> Decision:
+        """Probabilities for every algorithm of every path."""
+        del now  # evidence ages by itself
+        estimate = transfer_time(evidence)
+        utility = (
+            -estimate.mean
+            - RETRANSMISSION_COST * retransmission(evidence)
+            - INFLATION_COST * np.log2(rtt_inflation(evidence))
+        )
+        vetoed = loses_more(evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS], at_least=10.0)
+        return decide(utility, estimate.variance, vetoed, evidence)

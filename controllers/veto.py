@@ -1,0 +1,38 @@
+"""The veto: an arm that loses clearly more than the default is not ours to use, however fast it is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.base import ARM_DEFAULT, Floats
+
+__all__ = ["loses_more"]
+
+# One percentage point above the default is what a decent sender may lose.
+LIMIT = 0.01
+# Losses come in bursts: three in a row tell as much as one.
+BURST = 3.0
+# Standard errors; loss is acted on early, speed late.
+CLEARLY = 1.3
+
+
+def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.bool_]:
+    """Which arms lose clearly more than arm 0; shape (paths, arms).
+
+    `lost` and `sent` are segments; fewer than `at_least` lost segments are never clear. Arm 0 is never vetoed.
+    """
+    lost = lost.astype(np.float64)
+    sent = np.maximum(sent.astype(np.float64), 1e-9)
+    share = lost / sent
+    # Agresti and Coull's added counts keep a share of exactly 0 or 1 from looking certain.
+    smooth = (lost + 1.0) / (sent + 4.0)
+    variance = BURST * smooth * (1.0 - smooth) / sent
+    base = share[:, ARM_DEFAULT, None]
+    # Without connections on the default, a base of 0 is assumed: the cautious side.
+    base_variance = np.where(sent[:, ARM_DEFAULT, None] >= 1, variance[:, ARM_DEFAULT, None], 0.0)
+    excess = share - base
+    clear = excess / np.sqrt(variance + base_variance) > CLEARLY
+    vetoed: NDArray[np.bool_] = (excess > LIMIT) & clear & (lost >= at_least)
+    vetoed[:, ARM_DEFAULT] = False
+    return vetoed
