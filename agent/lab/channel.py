@@ -64,6 +64,20 @@ class Channel:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
 
+    def ask(self, message: dict[str, Any], timeout: float = 15.0) -> dict[str, Any]:
+        """Sends a request and waits for its answer. Raises LabError for an error, a late answer or a dead process."""
+        try:
+            self.send(message)
+            answer = self.receive(timeout)
+        except OSError as error:
+            raise LabError(f"a process of the laboratory has ended: {error}") from error
+        if answer is None:
+            raise LabError("a process of the laboratory has ended; what it said is on stderr")
+        if "error" in answer:
+            raise LabError(answer["error"])
+        found: dict[str, Any] = answer
+        return found
+
     def shutdown(self) -> None:
         """Tells the other end to finish, and wakes a thread of this process that waits for a message."""
         with self._lock:
@@ -73,6 +87,8 @@ class Channel:
                 return
 
     def close(self) -> None:
+        """Ends the connection; doing it twice does nothing."""
+        self.shutdown()
         self._socket.close()
 
 

@@ -71,7 +71,7 @@ class Emulator:
 
     def _deliver(self) -> float:
         """Writes what has arrived; the seconds until something arrives next."""
-        soonest = now = monotonic()
+        now = monotonic()
         write = os.write
         emptied = []
         first: float | None = None
@@ -168,11 +168,23 @@ def _middlebox(spec: LinkSpec) -> Middlebox | None:
     return found
 
 
+def _hurry() -> None:
+    """Real-time scheduling, or else a high priority, or else as things are.
+
+    An ordinary process, however nice, may wait for the running one until the next timer tick: 4 ms at 250 Hz. The
+    kernel keeps 5 % of the time for others even if this process never slept (sched_rt_runtime_us).
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.nice(-15)
+
+
 def main(arguments: list[str]) -> None:
     control, client, server = map(int, arguments)
     die_with_parent()
-    with contextlib.suppress(PermissionError):  # late packets are worse than a slow neighbour, but not fatal
-        os.nice(-15)
+    _hurry()
     for device in (client, server):
         os.set_blocking(device, False)
     emulator = Emulator(client, server, Channel(socket.socket(fileno=control)))

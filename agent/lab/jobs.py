@@ -12,7 +12,7 @@ from agent.errors import LabError
 from agent.lab.channel import Channel
 from agent.lab.workload import Completion, Transfer
 
-__all__ = ["Job", "Jobs", "Progress"]
+__all__ = ["Job", "Jobs", "Progress", "wait_all"]
 
 Progress = Callable[[Completion], None]
 
@@ -93,7 +93,6 @@ class Jobs:
         """Tells the client to finish, and waits for the collecting thread."""
         self._control.shutdown()
         self._thread.join(timeout=5.0)
-        self._control.close()
 
     def _collect(self) -> None:
         while (message := self._receive()) is not None:

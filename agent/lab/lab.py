@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
@@ -23,17 +22,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.errors import LabError
-from agent.lab.channel import Channel
 from agent.lab.jobs import Job, Jobs, Progress, wait_all
 from agent.lab.link import Counters
+from agent.lab.processes import Processes, enter_command
 from agent.lab.spec import LinkSpec, PathSpec
 from agent.lab.topology import SERVER_V4, SERVER_V6, Topology, sweep
 from agent.lab.workload import PORT, Completion, ServerOptions, Transfer
 
 __all__ = ["EmulatorCounters", "Lab", "PathCounters"]
 
-_ANSWER = 15.0  # seconds a process may take to answer; it needs milliseconds, but the machine may be busy
-_END = 3.0  # seconds a process may take to end by itself before it is killed
 _numbers = itertools.count(1)
 
 
@@ -104,9 +101,7 @@ class Lab:
         self._seed = seed
         self.name = f"tcptuned-{os.getpid()}-{next(_numbers)}"
         self._topology = Topology(self.name)
-        self._processes: list[subprocess.Popen[bytes]] = []  # its own: they end when their channel closes
-        self._programs: list[subprocess.Popen[Any]] = []  # started by run_in: they are told to end
-        self._channels: list[Channel] = []
+        self._processes = Processes()
         self._jobs: Jobs | None = None
         self._opened = False
 
@@ -141,11 +136,12 @@ class Lab:
         ):
             topology.sysctl(namespace, settings)
             topology.set_congestion(namespace, algorithm)
-        devices = topology.client_device, topology.server_device
-        self._emulator = self._start([sys.executable, "-m", "agent.lab.emulator"], devices)
+        self._emulator = self._processes.start(
+            "agent.lab.emulator", descriptors=(topology.client_device, topology.server_device)
+        )
         topology.close_devices()
-        self._server = self._start(self._inside("server", [sys.executable, "-m", "agent.lab.server"]))
-        self._jobs = Jobs(self._start(self._inside("client", [sys.executable, "-m", "agent.lab.client"]), own=True))
+        self._server = self._processes.start("agent.lab.server", self._entering("server"))
+        self._jobs = Jobs(self._processes.start("agent.lab.client", self._entering("client")))
         paths = [
             {
                 "name": path.name, "ipv4": str(self.network(path.name, 4)), "ipv6": str(self.network(path.name, 6)),
@@ -153,7 +149,7 @@ class Lab:
             }
             for path in self._paths.values()
         ]  # fmt: skip
-        _ask(self._emulator, {"do": "paths", "paths": paths})
+        self._emulator.ask({"do": "paths", "paths": paths})
         self.listen(self._server_options)
 
     def close(self) -> None:
@@ -164,41 +160,16 @@ class Lab:
         atexit.unregister(self.close)
         if self._jobs:
             self._jobs.close()
-        for channel in self._channels:
-            channel.shutdown()
-            channel.close()
-        for program in self._programs:
-            program.terminate()
-        for process in (*self._processes, *self._programs):
-            try:
-                process.wait(_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        self._processes.close()
         self._topology.close()
 
-    def _start(self, command: list[str], descriptors: Sequence[int] = (), *, own: bool = False) -> Channel:
-        """Starts one of the laboratory's processes with a control channel as its first argument."""
-        ours, theirs = Channel.pair()
-        if not own:
-            self._channels.append(ours)
-        with theirs:
-            passed = [theirs.fileno(), *descriptors]
-            self._processes.append(
-                subprocess.Popen(
-                    [*command, *map(str, passed)], pass_fds=passed, env=_environment(), stdin=subprocess.DEVNULL
-                )
-            )
-        return ours
-
-    def _inside(self, side: str, command: Sequence[str]) -> list[str]:
+    def _entering(self, side: str) -> list[str]:
         topology = self._topology
-        if side not in {"server", "client"}:
-            raise LabError(f"a side of the laboratory is server or client, not {side}")
-        namespace = topology.server_namespace if side == "server" else topology.client_namespace
-        group = topology.server_cgroup if side == "server" else topology.client_cgroup
-        enter = [sys.executable, "-m", "agent.lab.enter", "--netns", namespace, "--cgroup", str(group), "--"]
-        return [*enter, *command]
+        if side == "server":
+            return enter_command(topology.server_namespace, topology.server_cgroup)
+        if side == "client":
+            return enter_command(topology.client_namespace, topology.client_cgroup)
+        raise LabError(f"a side of the laboratory is server or client, not {side}")
 
     # --- facts ------------------------------------------------------------------------------------------------------
 
@@ -288,16 +259,16 @@ class Lab:
 
     def listen(self, options: ServerOptions) -> None:
         """Replaces the server's listeners; connections it accepted before go on."""
-        _ask(self._server, {"listen": dataclasses.asdict(options)})
+        self._server.ask({"listen": dataclasses.asdict(options)})
 
     def change(self, path: str, *, down: LinkSpec | None = None, up: LinkSpec | None = None) -> None:
         """Gives a path other properties from now on; a direction left out stays as it is."""
         specs = {"down": down.to_json() if down else None, "up": up.to_json() if up else None}
-        _ask(self._emulator, {"do": "change", "path": self._known(path), **specs})
+        self._emulator.ask({"do": "change", "path": self._known(path), **specs})
 
     def counters(self) -> EmulatorCounters:
         """Reads the emulator's counters."""
-        answer = _ask(self._emulator, {"do": "counters"})
+        answer = self._emulator.ask({"do": "counters"})
         paths = {
             name: PathCounters(down=Counters(**links["down"]), up=Counters(**links["up"]))
             for name, links in answer["paths"].items()
@@ -313,30 +284,7 @@ class Lab:
 
         `options` go to subprocess.Popen. The program ends with this process, and at the latest with the laboratory.
         """
-        process = subprocess.Popen(self._inside(side, command), **{"env": _environment(), **options})
-        self._programs.append(process)
-        return process
-
-
-def _ask(channel: Channel, message: dict[str, Any]) -> dict[str, Any]:
-    try:
-        channel.send(message)
-        answer = channel.receive(_ANSWER)
-    except OSError as error:
-        raise LabError(f"a process of the laboratory has ended: {error}") from error
-    if answer is None:
-        raise LabError("a process of the laboratory has ended; what it said is on stderr")
-    if "error" in answer:
-        raise LabError(answer["error"])
-    found: dict[str, Any] = answer
-    return found
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, with the package importable wherever the process was started."""
-    root = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}
+        return self._processes.run([*self._entering(side), *command], options)
 
 
 def _networks(index: int, path: PathSpec) -> _Networks:

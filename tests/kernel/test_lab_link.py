@@ -192,11 +192,19 @@ def test_nothing_is_left_behind() -> None:
 def test_a_killed_laboratory_is_swept_away_by_the_next() -> None:
     script = (
         "import os, signal; from agent.lab.lab import Lab; from agent.lab.spec import PathSpec\n"
-        "lab = Lab([PathSpec(name='p')]); lab.open(); print(lab.name, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "lab = Lab([PathSpec(name='p')]); lab.open(); print(lab.name, flush=True)\n"
+        "print((lab.server_cgroup / 'cgroup.procs').read_text(), (lab.client_cgroup / 'cgroup.procs').read_text())\n"
+        "print(open(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read(), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, check=False)
-    name = done.stdout.strip()
+    name, *pids = done.stdout.split()
+    assert len(set(pids)) == 3
+    deadline = time.monotonic() + 3.0
+    while any(Path("/proc", pid, "fd").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in pids if Path("/proc", pid, "fd").exists()]
     assert Path("/run/netns", f"{name}-server").exists()
     with Lab([PathSpec(name="p")]) as lab:
         assert lab.fetch("p", size=10)[0].error is None
