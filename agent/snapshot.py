@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agent import features
 from agent.journal import Entry
 from agent.libbpf import Array
 from agent.totals import ROW_FIELDS
@@ -41,6 +42,7 @@ class Snapshot:
     holdout, treated. `arms` and `transfers` go by dimension: arm names, and (arms, 3) of transfers, bytes, seconds.
     `chosen` goes by dimension: how many paths hold which arm to be best, (groups, arms). `rtt` goes by group: counts
     by slot, and the sum in microseconds. `values` are the arms' numbers: segments, or RTT divisors.
+    `host_congestion` is what the default arm of congestion control means in the agent's own network namespace.
     """
 
     health: Health
@@ -51,6 +53,7 @@ class Snapshot:
     arms: tuple[tuple[str, ...], ...]
     values: tuple[tuple[int, ...], ...]
     laws: tuple[str, ...]
+    host_congestion: str
     rows: Array
     connections: Array
     transfers: tuple[Array, ...]
@@ -93,6 +96,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         arms=tuple(tuple(arm.name for arm in dimension.arms) for dimension in tuner.dimensions),
         values=tuple(tuple(arm.value for arm in dimension.arms) for dimension in tuner.dimensions),
         laws=tuple(dimension.law_name for dimension in tuner.dimensions),
+        host_congestion=features.host_congestion(),
         rows=tuner.totals.by_side.copy(),
         connections=tuner.totals.connections_by_treatment.copy(),
         transfers=tuple(sums.copy() for sums in tuner.totals.by_arm),

@@ -1,0 +1,254 @@
+"""The metrics: what each is called, what it means, and how it is computed from a snapshot.
+
+Base units (seconds, bytes) or things counted. No address is ever a label: groups, arms, programs and maps are few.
+Every function takes a snapshot and yields metric families; the exporter calls them one by one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+
+import numpy as np
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from agent.bpf_source import constants
+from agent.dimensions import ACK, CONGESTION, DIMENSIONS, INITIAL_WINDOW
+from agent.snapshot import Snapshot
+from agent.totals import TREATMENTS
+
+__all__ = ["PREFIX", "SECTIONS"]
+
+PREFIX = "tcptuned_"
+
+SIDES = ("active", "passive")
+ACTIONS = ("up", "down")
+OPTIONS = {INITIAL_WINDOW: "initial_window", CONGESTION: "congestion_control", ACK: "ack_delay"}
+
+# Sums of `struct row` over both sides: name, field, unit per unit of the field, help.
+_BY_GROUP = (
+    ("sent_bytes", "sent_bytes", 1.0, "Bytes of data sent and acknowledged by the peer."),
+    ("received_bytes", "received_bytes", 1.0, "Bytes of data received in order."),
+    ("sent_segments", "sent_segments", 1.0, "Segments with data sent, retransmissions included."),
+    ("received_segments", "received_segments", 1.0, "Segments with data received."),
+    ("retransmitted_segments", "retransmitted_segments", 1.0, "Segments that were retransmissions."),
+    ("pure_acks_sent", "pure_acks", 1.0, "Segments without data sent: ACKs, and a SYN and a FIN per connection."),
+    ("retransmission_timeouts", "timeouts", 1.0, "Retransmission timeouts (RTO)."),
+    ("first_windows", "first_windows", 1.0, "Closed connections that filled their first window."),
+    ("first_window_segments", "first_window_segments", 1.0, "Segments that closed connections sent in first windows."),
+    ("first_window_losses", "first_window_losses", 1.0, "Segments lost from first windows (RFC 9040, appendix C)."),
+    ("first_windows_lossy", "first_window_lossy", 1.0, "Closed connections that lost a segment of their first window."),
+    ("rounds", "rounds", 1.0, "Round trips measured while data was in flight."),
+    ("round_seconds", "rtt_us", 1e-6, "Sum of the round-trip times of all rounds."),
+    ("round_base_seconds", "base_rtt_us", 1e-6, "Sum over all rounds of the connection's least round-trip time then."),
+    ("delivered_segments", "delivered_segments", 1.0, "Segments delivered during the kernel's delivery rate samples."),
+    ("delivery_seconds", "delivery_us", 1e-6, "Length of the kernel's delivery rate samples."),
+    ("busy_seconds", "busy_us", 1e-6, "Time that connections spent transferring; pauses are not counted."),
+)
+
+_TREATED = {
+    "observed": "Connections that were only observed: dry run, or the lease had lapsed.",
+    "holdout": "Connections left at the kernel's defaults for comparison.",
+    "treated": "Connections for which arms were drawn.",
+}
+
+# Why nothing, or not everything, was set on a connection; the counters are bumped in bpf/.
+UNTOUCHED = ("lease_lapsed", "loopback", "excluded", "own_congestion", "own_window")
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}{name}_total", text, labels=labels)
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}{name}", text, labels=labels)
+
+
+def connections(snapshot: Snapshot) -> Iterator[Metric]:
+    """How many, how they were treated, and what they carried."""
+    for field in ("opened", "closed"):
+        sums = snapshot.total(field)
+        family = _counter(f"connections_{field}", f"Connections {field}, by who opened them.", ("group", "side"))
+        for group, row in zip(snapshot.groups, sums, strict=True):
+            for side, value in zip(SIDES, row, strict=True):
+                family.add_metric((group, side), float(value))
+        yield family
+    for column, treatment in enumerate(TREATMENTS):
+        family = _counter(f"connections_{treatment}", _TREATED[treatment], ("group",))
+        for group, row in zip(snapshot.groups, snapshot.connections, strict=True):
+            family.add_metric((group,), float(row[column]))
+        yield family
+
+
+def traffic(snapshot: Snapshot) -> Iterator[Metric]:
+    """The plain sums by group."""
+    for name, field, unit, text in _BY_GROUP:
+        family = _counter(name, text, ("group",))
+        for group, row in zip(snapshot.groups, snapshot.total(field), strict=True):
+            family.add_metric((group,), float(row.sum()) * unit)
+        yield family
+
+
+def round_trips(snapshot: Snapshot) -> Iterator[Metric]:
+    """The RTT histogram: all buckets, inclusive upper bounds, exact sum (bpf/consts.h, RTT_*)."""
+    limits = constants()
+    bounds = [str((limits["RTT_FIRST_US"] << slot) / 1e6) for slot in range(limits["RTT_SLOTS"] - 1)]
+    family = HistogramMetricFamily(
+        f"{PREFIX}rtt_seconds", "Round-trip times of data segments, sampled once a round trip.", labels=("group",)
+    )
+    for group, (slots, microseconds) in zip(snapshot.groups, snapshot.rtt, strict=True):
+        counts = [float(count) for count in np.cumsum(slots)]
+        family.add_metric((group,), list(zip([*bounds, "+Inf"], counts, strict=True)), microseconds / 1e6)
+    yield family
+
+
+def arms(snapshot: Snapshot) -> Iterator[Metric]:
+    """What the arms achieved, and on how many paths each is held to be the best."""
+    texts = ("Transfers longer than the default first window", "Bytes of these transfers", "Time these transfers took")
+    for column, (name, text) in enumerate(zip(("transfers", "transfer_bytes", "transfer_seconds"), texts, strict=True)):
+        family = _counter(name, f"{text}, by the arm drawn; holdout not counted.", ("dimension", "arm"))
+        for dimension, names, sums in zip(snapshot.dimensions, snapshot.arms, snapshot.transfers, strict=True):
+            for arm, row in zip(names, sums, strict=True):
+                family.add_metric((dimension, arm), float(row[column]))
+        yield family
+
+    known = _gauge("paths", "Paths (remote networks) with evidence.", ("group",))
+    for group, count in zip(snapshot.groups, snapshot.paths_by_group, strict=True):
+        known.add_metric((group,), float(count))
+    yield known
+
+    best = _gauge("arm_paths", "Paths on which the arm is held to be the best.", ("group", "dimension", "arm"))
+    for dimension, names, chosen in zip(snapshot.dimensions, snapshot.arms, snapshot.chosen, strict=True):
+        for group, row in zip(snapshot.groups, chosen, strict=True):
+            for arm, count in zip(names, row, strict=True):
+                best.add_metric((group, dimension, arm), float(count))
+    yield best
+
+
+def chosen_values(snapshot: Snapshot) -> Iterator[Metric]:
+    """The chosen arms as people speak of them: segments, and algorithms."""
+    position = {name: number for number, name in enumerate(snapshot.dimensions)}
+    windows = _gauge(
+        "initial_window_segments", "Mean over the group's paths of the chosen initial window.", ("group",)
+    )  # fmt: skip
+    kernel = constants()["INITIAL_WINDOW_KERNEL"]
+    number = position[INITIAL_WINDOW]
+    segments = np.array([value or kernel for value in snapshot.values[number]])
+    for group, counts in zip(snapshot.groups, snapshot.chosen[number], strict=True):
+        # Without a path there is no mean.
+        if counts.sum():
+            windows.add_metric((group,), float(counts @ segments / counts.sum()))
+    yield windows
+
+    algorithms = _gauge(
+        "congestion_control_selected",
+        "Paths on which the congestion control is held to be the best; arm 0 is the host's own.",
+        ("group", "congestion_control"),
+    )
+    number = position[CONGESTION]
+    names = (snapshot.host_congestion, *snapshot.arms[number][1:])
+    for group, counts in zip(snapshot.groups, snapshot.chosen[number], strict=True):
+        for name, count in zip(names, counts, strict=True):
+            algorithms.add_metric((group, name), float(count))
+    yield algorithms
+
+
+def decisions(snapshot: Snapshot) -> Iterator[Metric]:
+    """What the controllers did."""
+    changes = _counter(
+        "decisions",
+        "Changes of the arm held to be the best on a path: up is away from the kernel's default.",
+        ("controller", "action"),
+    )
+    failures = _counter("controller_failures", "Steps in which a controller failed.", ("controller",))
+    for dimension, law in zip(snapshot.dimensions, snapshot.laws, strict=True):
+        controller = f"{dimension}_{law}"
+        for action in ACTIONS:
+            changes.add_metric((controller, action), float(snapshot.decisions.get((dimension, action), 0)))
+        failures.add_metric((controller,), float(snapshot.controller_failures.get(dimension, 0)))
+    yield changes
+    yield failures
+
+
+def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
+    """What the BPF programs set, left alone and lost, and what they cost."""
+    sets = _counter("option_sets", "Socket options set on connections.", ("option",))
+    failures = _counter("option_set_failures", "Socket options that the kernel refused.", ("option",))
+    for dimension in DIMENSIONS:
+        sets.add_metric((OPTIONS[dimension],), float(snapshot.counters[f"set_{dimension}"]))
+        failures.add_metric((OPTIONS[dimension],), float(snapshot.counters[f"failed_{dimension}"]))
+    yield sets
+    yield failures
+
+    untouched = _counter(
+        "connections_untouched",
+        "Connections on which nothing was set, or one dimension was left alone, and why (lease_lapsed: or a dry run).",
+        ("reason",),
+    )
+    for reason in UNTOUCHED:
+        untouched.add_metric((reason,), float(snapshot.counters[f"left_{reason}"]))
+    yield untouched
+
+    rows = _counter("rows_lost", "Statistics not kept because the table of rows was full (sampling.rows).")
+    rows.add_metric((), float(snapshot.counters["lost_rows_full"]))
+    yield rows
+    unmeasured = _counter("connections_unmeasured", "Connections left alone because the kernel had no memory for them.")
+    unmeasured.add_metric((), float(snapshot.counters["lost_no_storage"]))
+    yield unmeasured
+
+    entries = _gauge("bpf_map_entries", "Entries in use; of rows: those of the last sample.", ("map",))
+    capacity = _gauge("bpf_map_capacity_entries", "Entries that the map has room for.", ("map",))
+    for name, (used, room) in snapshot.map_entries.items():
+        entries.add_metric((name,), float(used))
+        capacity.add_metric((name,), float(room))
+    yield entries
+    yield capacity
+
+    attached = _gauge("bpf_program_attached", "1 while the program is attached to a cgroup.", ("program",))
+    hint = "counted while the sysctl kernel.bpf_stats_enabled is 1"
+    runs = _counter("bpf_program_runs", f"Runs of the program; {hint}.", ("program",))
+    seconds = _counter("bpf_program_run_seconds", f"Time the program ran; {hint}.", ("program",))
+    for program, (count, nanoseconds) in snapshot.programs.items():
+        attached.add_metric((program,), float(bool(snapshot.attached)))
+        runs.add_metric((program,), float(count))
+        seconds.add_metric((program,), nanoseconds / 1e9)
+    yield attached
+    yield runs
+    yield seconds
+
+
+def health(snapshot: Snapshot) -> Iterator[Metric]:
+    """How the agent itself is."""
+    now = snapshot.health
+    for name, text, value in (
+        ("attached_cgroups", "Cgroups whose connections are tuned.", len(snapshot.attached)),
+        ("dry_run", "1 when nothing is applied.", snapshot.dry_run),
+        ("last_sample_timestamp_seconds", "When the kernel's statistics were read last; 0 is never.", now.last_sample),
+        ("sample_duration_seconds", "How long the last reading took.", now.sample_seconds),
+        ("decision_duration_seconds", "How long the last decisions took.", now.decide_seconds),
+        ("config_last_reload_successful", "1 when the last load of it was good.", now.reload_successful),
+        ("config_last_reload_success_timestamp_seconds", "When what is in force was loaded.", now.reload_time),
+    ):
+        family = _gauge(name, text)
+        family.add_metric((), float(value))
+        yield family
+    failures = _counter("sample_failures", "Samples and decisions that failed.")
+    failures.add_metric((), float(now.sample_failures))
+    yield failures
+    yield InfoMetricFamily(
+        f"{PREFIX}build",
+        "Which tcptuned this is, on which kernel.",
+        {"version": version("tcptuned"), "kernel": os.uname().release},
+    )
+
+
+SECTIONS: tuple[Callable[[Snapshot], Iterable[Metric]], ...] = (
+    connections, traffic, round_trips, arms, chosen_values, decisions, kernel_side, health,
+)  # fmt: skip

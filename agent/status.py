@@ -1,0 +1,226 @@
+"""Facts for people and programs, ready for JSON: the agent as a whole, the list of paths, and one address explained."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import numpy as np
+
+from agent.libbpf import Array
+from agent.snapshot import Snapshot
+from agent.totals import TREATMENTS
+from agent.tuner import Match, Tuner
+from controllers import Arm, Evidence, Field
+from controllers.estimates import first_window_loss, retransmission, transfer_time
+
+__all__ = ["JOURNAL_SHOWN", "explain", "paths", "status"]
+
+JOURNAL_SHOWN = 20
+
+_SIDES = (Arm("holdout"), Arm("treated"))
+
+
+def status(snapshot: Snapshot) -> dict[str, Any]:
+    """What the agent does: health, groups, arms, counters, and the last decisions, newest first."""
+    return {
+        "version": version("tcptuned"),
+        "dry_run": snapshot.dry_run,
+        "attached": [str(folder) for folder in snapshot.attached],
+        "host_congestion": snapshot.host_congestion,
+        "health": asdict(snapshot.health),
+        "paths": snapshot.paths,
+        "groups": [_group(snapshot, number) for number in range(len(snapshot.groups))],
+        "dimensions": [_dimension(snapshot, number) for number in range(len(snapshot.dimensions))],
+        "counters": dict(snapshot.counters),
+        "programs": {
+            name: {"runs": runs, "seconds": nanoseconds / 1e9}
+            for name, (runs, nanoseconds) in snapshot.programs.items()
+        },
+        "maps": {
+            name: {"entries": int(entries), "capacity": int(capacity)}
+            for name, (entries, capacity) in snapshot.map_entries.items()
+        },
+        "journal": [asdict(entry) for entry in reversed(snapshot.journal[-JOURNAL_SHOWN:])],
+    }
+
+
+def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
+    """What is known and decided for `address`, and why; the caller holds the service's lock.
+
+    Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error;
+    None where one of the two has no transfers. Counts fade with the evidence's half-life, so they are not whole.
+    """
+    match = tuner.match(address)
+    sides = tuner.store.sums[match.row : match.row + 1, [tuner.store.holdout_slot, tuner.store.treated_slot]]
+    return {
+        "address": str(address),
+        "path": match.path,
+        "group": match.group,
+        "known": not match.inherited,
+        "inherited_from": f"group {match.group}" if match.inherited else None,
+        "excluded": match.excluded,
+        "applied": _applied(tuner, match, address),
+        "dimensions": [_explained(tuner, number, match.row) for number in range(len(tuner.dimensions))],
+        "comparison": _arms(Evidence(_SIDES, sides)),
+    }
+
+
+def paths(tuner: Tuner, *, limit: int, offset: int, group: str | None) -> dict[str, Any]:
+    """Paths in order of appearance, of one group or all; the caller holds the service's lock."""
+    store = tuner.store
+    rows = np.arange(store.groups, len(store))
+    if group is not None:
+        rows = rows[store.identity["group"][store.groups :] == tuner.groups.index(group)]
+    shown = rows[offset : offset + limit]
+    sums = store.sums[shown, store.holdout_slot] + store.sums[shown, store.treated_slot]
+    now = time.monotonic()
+    return {
+        "total": len(rows),
+        "limit": limit,
+        "offset": offset,
+        "paths": [
+            {
+                "path": tuner.name(int(row)),
+                "group": tuner.groups[tuner.group(int(row))],
+                "connections": round(float(known[Field.CLOSED]), 1),
+                "transfers": round(float(known[Field.TRANSFERS]), 1),
+                "idle_seconds": round(max(0.0, now - float(store.seen[row])), 1),
+                "chosen": {
+                    dimension.name: dimension.arms[_chosen(tuner, number, int(row))].name
+                    for number, dimension in enumerate(tuner.dimensions)
+                },
+            }
+            for row, known in zip(shown, sums, strict=True)
+        ],
+    }
+
+
+def _group(snapshot: Snapshot, number: int) -> dict[str, Any]:
+    def total(name: str) -> int:
+        return int(snapshot.total(name)[number].sum())
+
+    rounds = total("rounds")
+    active, passive = snapshot.total("opened")[number]
+    return {
+        "name": snapshot.groups[number],
+        "paths": int(snapshot.paths_by_group[number]),
+        "opened": {"active": int(active), "passive": int(passive)},
+        "closed": total("closed"),
+        "connections": {
+            name: int(count) for name, count in zip(TREATMENTS, snapshot.connections[number], strict=True)
+        },
+        "sent_bytes": total("sent_bytes"),
+        "received_bytes": total("received_bytes"),
+        "retransmission": _share(total("retransmitted_segments"), total("sent_segments")),
+        "first_window_loss": _share(total("first_window_losses"), total("first_window_segments")),
+        "timeouts": total("timeouts"),
+        "rtt_seconds": total("rtt_us") / rounds / 1e6 if rounds else None,
+        "chosen": {
+            dimension: {arm: int(count) for arm, count in zip(arms, chosen[number], strict=True)}
+            for dimension, arms, chosen in zip(snapshot.dimensions, snapshot.arms, snapshot.chosen, strict=True)
+        },
+    }
+
+
+def _dimension(snapshot: Snapshot, number: int) -> dict[str, Any]:
+    name = snapshot.dimensions[number]
+    return {
+        "name": name,
+        "law": snapshot.laws[number],
+        "arms": [
+            {
+                "name": arm,
+                "value": int(value),
+                "transfers": int(transfers),
+                "bytes": int(size),
+                "seconds": float(seconds),
+            }
+            for arm, value, (transfers, size, seconds) in zip(
+                snapshot.arms[number], snapshot.values[number], snapshot.transfers[number], strict=True
+            )
+        ],
+        "changes": {action: snapshot.decisions.get((name, action), 0) for action in ("up", "down")},
+        "failures": snapshot.controller_failures.get(name, 0),
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> str:
+    """One sentence: what happens to a connection with this address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    if (mapped or address).is_loopback:
+        return "nothing: loopback is left alone"
+    if match.excluded:
+        return "nothing: a rule of paths.rules excludes it"
+    if tuner.dry_run:
+        return "nothing: this is a dry run"
+    share = tuner.config.control.holdout
+    return f"arms are drawn for {1 - share:.0%} of the connections; {share:.0%} keep the kernel's defaults"
+
+
+def _explained(tuner: Tuner, number: int, row: int) -> dict[str, Any]:
+    """One dimension of one row."""
+    dimension = tuner.dimensions[number]
+    facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name}
+    # One row only: the estimates of all paths would take long, and the loop waits.
+    arms = _arms(Evidence(dimension.arms, tuner.store.of(number).sums[row : row + 1]))
+    probabilities: list[float] = [1.0] + [0.0] * (len(arms) - 1)
+    if number < len(tuner.decisions):
+        decision, decided = tuner.decisions[number], _decided_row(tuner, number, row)
+        facts["reason"] = decision.reasons[decision.reason[decided]]
+        probabilities = [float(share) for share in decision.probabilities[decided]]
+    else:
+        facts["reason"] = "nothing is decided yet"
+    facts["chosen"] = dimension.arms[_chosen(tuner, number, row)].name
+    facts["arms"] = [
+        {"name": arm["name"], "probability": round(share, 4), **arm}
+        for arm, share in zip(arms, probabilities, strict=True)
+    ]
+    return facts
+
+
+def _decided_row(tuner: Tuner, number: int, row: int) -> int:
+    """The row that decides for `row`: its group's, for a path that came since the last decision."""
+    return row if row < len(tuner.decisions[number].chosen) else tuner.group(row)
+
+
+def _chosen(tuner: Tuner, number: int, row: int) -> int:
+    if number >= len(tuner.decisions):
+        return 0
+    return int(tuner.decisions[number].chosen[_decided_row(tuner, number, row)])
+
+
+def _arms(evidence: Evidence) -> list[dict[str, Any]]:
+    """The evidence of each arm of a single row; the first arm is what the others are compared with."""
+    estimate = transfer_time(evidence)
+    first_window, again = first_window_loss(evidence), retransmission(evidence)
+    facts = []
+    for number, arm in enumerate(evidence.arms):
+        difference = float(estimate.mean[0, number] - estimate.mean[0, 0])
+        error = math.sqrt(float(estimate.variance[0, number] + estimate.variance[0, 0]))
+        comparable = number > 0 and math.isfinite(error)
+        facts.append(
+            {
+                "name": arm.name,
+                "connections": _count(evidence[Field.CLOSED], number),
+                "transfers": _count(evidence[Field.TRANSFERS], number),
+                "time_ratio": round(2**difference, 4) if comparable else None,
+                "time_ratio_low": round(2 ** (difference - error), 4) if comparable else None,
+                "time_ratio_high": round(2 ** (difference + error), 4) if comparable else None,
+                "first_window_loss": round(float(first_window[0, number]), 5),
+                "retransmission": round(float(again[0, number]), 5),
+            }
+        )
+    return facts
+
+
+def _count(field: Array, number: int) -> float:
+    return round(float(field[0, number]), 1)
