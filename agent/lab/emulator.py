@@ -131,12 +131,12 @@ class Emulator:
                 for path in message["paths"]:
                     self._add(path)
             case "change":
-                for direction in _DIRECTIONS:
-                    if message[direction]:
-                        spec = LinkSpec.from_json(message[direction])
-                        link = self._links[message["path"]][direction]
-                        link.change(monotonic(), spec)
-                        link.middlebox = _middlebox(spec)
+                specs = {each: LinkSpec.from_json(message[each]) for each in _DIRECTIONS if message[each]}
+                boxes = {each: _middlebox(spec) for each, spec in specs.items()}  # all or nothing: fail before a change
+                for direction, spec in specs.items():
+                    link = self._links[message["path"]][direction]
+                    link.change(monotonic(), spec)
+                    link.middlebox = boxes[direction]
             case "counters":
                 late, self._late_max = self._late_max, 0.0
                 paths = {

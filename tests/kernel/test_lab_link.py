@@ -149,6 +149,21 @@ def test_the_server_tells_the_state_of_its_socket(lab: Lab) -> None:
     assert 20_000 <= info["min_rtt"] < 25_000
 
 
+def test_a_middlebox_changes_what_the_ends_agree_on(lab: Lab) -> None:
+    name = "agent.lab.middlebox:strip_timestamps"
+    lab.change("near", up=LinkSpec(delay_ms=10, middlebox=name))
+    try:
+        (done,) = lab.fetch("near", size=30_000, state=True)
+    finally:
+        lab.change("near", up=PATHS[0].up)
+    assert done.error is None
+    assert done.state is not None
+    assert done.state["tcp_info"]["snd_mss"] == 1460  # 12 bytes of timestamps fewer
+    with pytest.raises(LabError, match="nothing_here"):
+        lab.change("near", down=LinkSpec(), up=LinkSpec(middlebox="agent.lab.middlebox:nothing_here"))
+    assert abs(connect_ms(lab.fetch("near", size=10)) - 20) < 5  # a refused change changes nothing
+
+
 def test_the_application_may_choose_on_its_listener_and_ipv4_may_be_mapped(lab: Lab) -> None:
     lab.listen(ServerOptions(dual_stack=True, listener={"congestion": "reno"}))
     try:

@@ -1,0 +1,70 @@
+"""Middleboxes for `LinkSpec.middlebox`: boxes on the way that dislike TCP options.
+
+What they do was found on the Internet (Honda et al., "Is it still possible to extend TCP?", IMC 2011): most paths let
+an unknown option pass, some remove it, a few swallow the packet.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+__all__ = ["OptionBox", "drop_experimental", "strip_experimental", "strip_timestamps", "strip_user_timeout"]
+
+_TCP = 6
+_NOP = 1
+_END = 0
+
+
+class OptionBox:
+    """Overwrites TCP options of some kinds with NOPs, or swallows packets that carry them (`drop`).
+
+    Takes whole IPv4 or IPv6 packets without extension headers or fragments; whatever is not TCP passes as it is. The
+    checksum stays right (RFC 1624).
+    """
+
+    def __init__(self, kinds: Iterable[int], *, drop: bool = False) -> None:
+        self._kinds = frozenset(kinds)
+        self._drop = drop
+
+    def __call__(self, packet: bytes) -> bytes | None:
+        if packet[0] >> 4 == 4:
+            start, protocol = (packet[0] & 15) * 4, packet[9]
+        else:
+            start, protocol = 40, packet[6]
+        if protocol != _TCP or len(packet) < start + 20:
+            return packet
+        end = min(start + (packet[start + 12] >> 4) * 4, len(packet))
+        found = [span for kind, *span in _options(packet, start + 20, end) if kind in self._kinds]
+        if not found:
+            return packet
+        if self._drop:
+            return None
+        changed = bytearray(packet)
+        for at, after in found:
+            changed[at:after] = bytes([_NOP]) * (after - at)
+        words = struct.Struct(f">{(end - start - 20) // 2}H")
+        (checksum,) = struct.unpack_from(">H", packet, start + 16)
+        total = 0xFFFF & ~checksum
+        total += sum(words.unpack_from(changed, start + 20)) - sum(words.unpack_from(packet, start + 20))
+        # The difference may be negative: ones' complement arithmetic is arithmetic modulo 0xFFFF, with 0 written 0xFFFF
+        struct.pack_into(">H", changed, start + 16, 0xFFFF - (total % 0xFFFF or 0xFFFF))
+        return bytes(changed)
+
+
+def _options(packet: bytes, at: int, end: int) -> Iterable[tuple[int, int, int]]:
+    """(kind, start, end) of each option of a TCP header; stops at the first malformed one."""
+    while at < end and (kind := packet[at]) != _END:
+        if kind == _NOP:
+            at += 1
+            continue
+        if at + 1 >= end or (length := packet[at + 1]) < 2 or at + length > end:
+            return
+        yield kind, at, at + length
+        at += length
+
+
+strip_experimental = OptionBox({253, 254})  # RFC 4727, RFC 6994
+drop_experimental = OptionBox({253, 254}, drop=True)
+strip_timestamps = OptionBox({8})  # RFC 7323
+strip_user_timeout = OptionBox({28})  # RFC 5482
