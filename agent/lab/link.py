@@ -65,12 +65,11 @@ class Link:
         self._last_arrival = 0.0
         self._tokens = 0.0  # bytes in the policer's bucket
         self._tokens_at = 0.0
-        self._service: Service | None = None
-        self._configure(spec)
+        self._configure(spec, service_for(spec, self._rng))
 
-    def _configure(self, spec: LinkSpec) -> None:
+    def _configure(self, spec: LinkSpec, service: Service | None) -> None:
         self.spec = spec
-        self._service = service_for(spec, self._rng)
+        self._service = service
         self._delay = spec.delay_ms / 1000
         self._jitter = spec.jitter_ms / 1000
         self._loss = spec.loss
@@ -145,8 +144,10 @@ class Link:
         """Follows another spec from `now` on.
 
         The packet being sent is finished at the old speed and those behind it at the new one; packets that already
-        propagate arrive as planned. A shorter queue lets stand what it holds.
+        propagate arrive as planned. A shorter queue lets stand what it holds. Raises LabError for a trace that cannot be
+        read; nothing has changed then.
         """
+        service = service_for(spec, self._rng)
         self._retire(now)
         waiting = len(self._departures)
         behind = [self._packets.pop() for _ in range(waiting - 1)][::-1]  # the first one is being sent
@@ -154,7 +155,7 @@ class Link:
             self._arrivals.pop()
             self._departures.pop()
             self._waiting_bytes -= self._sizes.pop()
-        self._configure(spec)
+        self._configure(spec, service)
         self._free_at = self._departures[-1] if self._departures else now
         self._tokens_at = now
         self._last_arrival = self._arrivals[-1] if self._arrivals else now

@@ -175,8 +175,11 @@ def test_a_trace_gives_its_opportunities_again_and_again(tmp_path: Path) -> None
     link.offer(0.5, bytes(3000))
     assert times(link) == pytest.approx([0.501])
     file.write_text("many\n")
+    for _ in range(3):
+        link.offer(0.5, FULL)
     with pytest.raises(LabError):
-        Link(LinkSpec(trace=str(file)))
+        link.change(0.5, LinkSpec(trace=str(file)))
+    assert len(times(link)) == 3
 
 
 def test_a_change_moves_the_queue_to_the_new_rate() -> None:
