@@ -144,8 +144,8 @@ class Link:
         """Follows another spec from `now` on.
 
         The packet being sent is finished at the old speed and those behind it at the new one; packets that already
-        propagate arrive as planned. A shorter queue lets stand what it holds. Raises LabError for a trace that cannot be
-        read; nothing has changed then.
+        propagate arrive as planned. A shorter queue lets stand what it holds. Raises LabError for a trace that cannot
+        be read; nothing has changed then.
         """
         service = service_for(spec, self._rng)
         self._retire(now)
