@@ -53,7 +53,7 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
     """What is known and decided for `address`, and why; the caller holds the service's lock.
 
     Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error;
-    None where one of the two has no transfers. Counts fade with the evidence's half-life, so they are not whole.
+    None where one of the two has no transfers. Shares are None where nothing was sent. Counts fade with the evidence's half-life, so they are not whole.
     """
     match = tuner.match(address)
     sides = tuner.store.sums[match.row : match.row + 1, [tuner.store.holdout_slot, tuner.store.treated_slot]]
@@ -215,8 +215,8 @@ def _arms(evidence: Evidence) -> list[dict[str, Any]]:
                 "time_ratio": round(2**difference, 4) if comparable else None,
                 "time_ratio_low": round(2 ** (difference - error), 4) if comparable else None,
                 "time_ratio_high": round(2 ** (difference + error), 4) if comparable else None,
-                "first_window_loss": round(float(first_window[0, number]), 5),
-                "retransmission": round(float(again[0, number]), 5),
+                "first_window_loss": _of(evidence[Field.FIRST_WINDOW_SEGMENTS], first_window, number),
+                "retransmission": _of(evidence[Field.SEGMENTS], again, number),
             }
         )
     return facts
@@ -224,3 +224,8 @@ def _arms(evidence: Evidence) -> list[dict[str, Any]]:
 
 def _count(field: Array, number: int) -> float:
     return round(float(field[0, number]), 1)
+
+
+def _of(whole: Array, share: Array, number: int) -> float | None:
+    """A share, unless there is nothing that it is a share of."""
+    return round(float(share[0, number]), 5) if whole[0, number] > 0 else None

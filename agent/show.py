@@ -1,0 +1,203 @@
+"""What `tcptuned status` and `tcptuned explain` print: they ask the running agent over HTTP, and change nothing."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from agent.config import Config
+from agent.display import NOTHING, moment, percent, seconds, size, whole
+from agent.errors import TcptunedError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["agent_url", "show_explain", "show_status"]
+
+_TIMEOUT = 3.0  # seconds
+_MOST_BYTES = 16 << 20
+_PLAIN_WIDTH = 200  # columns of output that goes into a file or a pipe: no line is broken
+
+
+def show_status(config: Config, *, as_json: bool) -> None:
+    """Prints what the agent does."""
+    _show(config, "/api/v1/status", "groups", _print_status, as_json=as_json)
+
+
+def show_explain(config: Config, address: str, *, as_json: bool) -> None:
+    """Prints what is known and decided for `address`, and why."""
+    try:
+        wanted = ip_address(address)
+    except ValueError:
+        raise UsageError(f"not an IPv4 or IPv6 address: {address[:60]!r}; try: tcptuned explain 203.0.113.7") from None
+    _show(config, f"/api/v1/paths?address={quote(str(wanted))}", "dimensions", _print_explanation, as_json=as_json)
+
+
+def agent_url(config: Config) -> str:
+    """Where the agent of this configuration answers on this host."""
+    host, port = config.web.host, config.web.port
+    if port == 0:
+        raise UsageError("web.listen has port 0, so where the agent listens is not known: give it a port of its own")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}"
+    if address.is_unspecified:  # all addresses
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
+
+
+def _show(
+    config: Config, target: str, key: str, render: Callable[[Console, Mapping[str, Any]], None], *, as_json: bool
+) -> None:
+    url = agent_url(config)
+    body = _ask(url, target)
+    try:
+        facts = json.loads(body)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or key not in facts:
+        raise TcptunedError(f"what answers on {url} is not tcptuned: is web.listen right? Name the file with --config")
+    if as_json:
+        print(body.decode().strip())
+        return
+    try:
+        render(_console(), facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TcptunedError("the running agent is of another version than this command: restart the agent") from error
+
+
+def _ask(url: str, target: str) -> bytes:
+    # Without the proxies of the environment: this is the agent on this host.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url + target, timeout=_TIMEOUT) as response:
+            body: bytes = response.read(_MOST_BYTES)
+            return body
+    except urllib.error.HTTPError as error:
+        with error:
+            raise TcptunedError(f"the agent on {url} refused: {_refusal(error.read(_MOST_BYTES)) or error}") from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        raise TcptunedError(
+            f"no agent answers on {url} ({text.lower()}): start it with `systemctl start tcptuned` or `tcptuned run`, "
+            "or name its configuration with --config"
+        ) from None
+
+
+def _refusal(body: bytes) -> str:
+    """The sentence in the agent's own refusals; empty if this is another one."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415  --json does without
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
+
+
+def _table(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int
+) -> None:
+    """Prints a table; after the first `texts` columns come numbers."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < texts else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(whole(cell) if isinstance(cell, int) else str(cell) for cell in row))
+    console.print()
+    console.print(table)
+
+
+def _print_status(console: Console, facts: Mapping[str, Any]) -> None:
+    health = facts["health"]
+    state = "ready" if facts["ready"] else "NOT READY"
+    mode = "dry run, nothing is applied" if facts["dry_run"] else "tuning"
+    console.print(f"tcptuned {facts['version']}: {state}, {mode}, {whole(facts['paths'])} paths")
+    console.print(f"attached to {', '.join(facts['attached']) or 'no cgroup'}")
+    console.print(
+        f"running since {moment(health['started'])} UTC; last sample {moment(health['last_sample'])} UTC, "
+        f"took {seconds(health['sample_seconds'])}; failures: {whole(health['sample_failures'])}"
+    )
+    if not health["reload_successful"]:
+        console.print("the last reload of the configuration was refused: the log says why; the old one is in force")
+
+    _table(
+        console, "Groups",
+        ("group", "paths", "active", "passive", "treated", "holdout", "sent", "received", "resent", "RTT"),
+        [
+            (
+                group["name"], group["paths"], group["opened"]["active"], group["opened"]["passive"],
+                group["connections"]["treated"], group["connections"]["holdout"], size(group["sent_bytes"]),
+                size(group["received_bytes"]), percent(group["retransmission"]), seconds(group["rtt_seconds"]),
+            )
+            for group in facts["groups"]
+        ],
+        texts=1,
+    )  # fmt: skip
+    _table(
+        console, "Chosen arms, by number of paths", ("group", "dimension", "law", "held to be best"),
+        [
+            (group["name"], dimension["name"], dimension["law"], _chosen(group["chosen"][dimension["name"]]))
+            for group in facts["groups"]
+            for dimension in facts["dimensions"]
+        ],
+        texts=4,
+    )  # fmt: skip
+    if facts["journal"]:
+        _table(
+            console, "Last decisions", ("when (UTC)", "path", "dimension", "from", "to", "why"),
+            [
+                (moment(entry["time"]), *(entry[key] for key in ("path", "dimension", "before", "after", "reason")))
+                for entry in facts["journal"]
+            ],
+            texts=6,
+        )  # fmt: skip
+
+
+def _chosen(arms: Mapping[str, int]) -> str:
+    return ", ".join(f"{arm} {whole(count)}" for arm, count in arms.items() if count) or "no paths yet"
+
+
+def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
+    console.print(f"{facts['address']} belongs to the path {facts['path']}, group {facts['group']}")
+    if not facts["known"]:
+        console.print(f"nothing is known of this path itself: what follows is of {facts['inherited_from']}")
+    console.print(f"applied: {facts['applied']}")
+    columns = ("arm", "share", "connections", "transfers", "time to default's", "lost first", "resent")
+    for dimension in facts["dimensions"]:
+        _table(
+            console, f"{dimension['name']}: {dimension['chosen']} ({dimension['reason']})", columns,
+            [(arm["name"], percent(arm["probability"]), *_evidence(arm)) for arm in dimension["arms"]],
+            texts=1,
+        )  # fmt: skip
+    _table(
+        console, "Treated against the holdout", ("side", *columns[2:4], "time to holdout's", *columns[5:]),
+        [(side["name"], *_evidence(side)) for side in facts["comparison"]],
+        texts=1,
+    )  # fmt: skip
+    console.print("\nTime is that of a transfer of the path's usual size, with one standard error to either side.")
+    console.print("Lost first: of the segments of first windows. Counts fade with the half-life of the evidence.")
+
+
+def _evidence(arm: Mapping[str, Any]) -> tuple[str, ...]:
+    ratio = NOTHING
+    if arm["time_ratio"] is not None:
+        ratio = f"{arm['time_ratio']:.2f} ({arm['time_ratio_low']:.2f} to {arm['time_ratio_high']:.2f})"
+    return (
+        f"{arm['connections']:,.1f}", f"{arm['transfers']:,.1f}", ratio,
+        percent(arm["first_window_loss"]), percent(arm["retransmission"]),
+    )  # fmt: skip
