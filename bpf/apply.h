@@ -9,7 +9,7 @@ static __always_inline u8 draw(const struct policy *policy, int dimension)
     /* Counts the arms that end at or before the point; past them all it wraps to arm 0. */
 #pragma unroll
     for (int i = 0; i < ARMS; i++)
-        arm += less(policy->upto[dimension][i], point + 1);
+        arm += less(policy->upto[dimension * ARMS + i], point + 1);
     return arm & (ARMS - 1);
 }
 
@@ -19,11 +19,11 @@ static __always_inline const struct arm *meaning(int dimension, u8 arm)
     return arms.lookup(&index);
 }
 
-static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *now_valid,
+static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *settings,
                                                const struct policy *policy)
 {
     const struct arm *chosen;
-    int segments, limit = now_valid->initial_window_max;
+    int segments, limit = settings->initial_window_max;
     u8 arm;
 
     /* Another window than the kernel's: a route's initcwnd, or a SYN was lost. Not ours to change. */
@@ -71,7 +71,7 @@ static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const str
     return arm;
 }
 
-static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct control *now_valid,
+static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct control *settings,
                                     const struct policy *policy)
 {
     const struct arm *chosen;
@@ -84,8 +84,8 @@ static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct con
         return chosen ? arm : ARM_NONE;
 
     delay_us = (skops->srtt_us >> 3) / chosen->value;
-    if (delay_us < now_valid->ack_delay_min_us)
-        delay_us = now_valid->ack_delay_min_us;
+    if (delay_us < settings->ack_delay_min_us)
+        delay_us = settings->ack_delay_min_us;
     if (delay_us > ACK_DELAY_MAX_US)
         delay_us = ACK_DELAY_MAX_US;
     if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_DELACK_MAX, &delay_us, sizeof(delay_us))) {
@@ -98,11 +98,11 @@ static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct con
 
 /* Fills treatment and arms of the connection's row key. */
 static __always_inline void apply(struct bpf_sock_ops *skops, const struct control *settings,
-                                  const struct policy *policy, struct row_key *key)
+                                  const struct policy *policy, struct connection *connection, u64 now)
 {
-    int chose_congestion = chose_own_congestion(skops, settings);
+    struct row_key *key = &connection->key;
 
-    if (settings->lease_until_ns < bpf_ktime_get_ns() || settings->observe_only) {
+    if (settings->lease_until_ns < now || settings->observe_only) {
         count(COUNTER_LEFT_LEASE_LAPSED);
         key->treatment = TREATMENT_OBSERVED;
     } else if ((bpf_get_prandom_u32() & 0xffff) < settings->holdout) {
@@ -111,11 +111,11 @@ static __always_inline void apply(struct bpf_sock_ops *skops, const struct contr
         key->treatment = TREATMENT_APPLIED;
         /* The window first: bbr reads it when it starts. */
         key->arms[DIMENSION_INITIAL_WINDOW] = apply_initial_window(skops, settings, policy);
-        if (!chose_congestion)
+        if (!connection->chose_congestion)
             key->arms[DIMENSION_CONGESTION] = apply_congestion(skops, policy);
         key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy);
     }
-    if (chose_congestion) {
+    if (connection->chose_congestion) {
         count(COUNTER_LEFT_OWN_CONGESTION);
         key->arms[DIMENSION_CONGESTION] = ARM_NONE;
     }

@@ -25,10 +25,15 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     }
     if (!sk)
         return;
-    connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    connection = connections.sk_storage_get(sk, 0, 0);
     if (!connection) {
-        count(COUNTER_LOST_NO_STORAGE);
-        return;
+        connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+        if (!connection) {
+            count(COUNTER_LOST_NO_STORAGE);
+            return;
+        }
+        if (side == SIDE_PASSIVE)
+            connection->chose_congestion = differs_from_host(skops, settings);
     }
 
     mask_address(lookup.address, policy->path_bits);
@@ -38,7 +43,8 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     connection->key.generation = settings->generation;
     connection->key.side = side;
     connection->syn_acknowledged = side == SIDE_ACTIVE;
+    connection->observed = 1;
 
-    apply(skops, settings, policy, &connection->key);
+    apply(skops, settings, policy, connection, now);
     observe_established(skops, connection, now);
 }

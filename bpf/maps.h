@@ -15,6 +15,6 @@ BPF_ARRAY(empty_row, struct row, 1); /* too big for the stack */
 BPF_PERCPU_ARRAY(rtt, struct rtt_histogram, GROUPS);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 
-BPF_SK_STORAGE(connections, struct connection);
-/* CLONE: a socket inherits what its listener's application chose. */
-BPF_F_TABLE("sk_storage", int, struct mark, marks, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+/* CLONE: an accepted socket starts with a copy of its listener's. One storage for everything, because creating it is the
+ * dearest part of a short connection. */
+BPF_F_TABLE("sk_storage", int, struct connection, connections, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);

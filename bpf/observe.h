@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Observe: what a connection did goes from its socket storage into the row of its path and arms. */
 
-static __always_inline struct row *row_of(const struct row_key *key)
+static __always_inline struct row *row_of(const struct connection *connection)
 {
-    int zero = 0;
-    struct control *settings = control.lookup(&zero);
-    struct row *empty = empty_row.lookup(&zero);
-    struct row *row;
+    struct row_key key = connection->key; /* the verifier of 5.15 takes keys from the stack only */
+    struct row *row, *empty;
+    struct control *settings;
+    int zero = 0, second;
 
-    if (!settings || !empty)
+    settings = control.lookup(&zero);
+    if (!settings)
         return NULL;
-    /* The copy is for the verifier of 5.15: it takes keys from the stack only. */
-    struct row_key copy = *key;
-    if (settings->active_rows) {
-        row = rows_b.lookup(&copy);
-        if (!row) {
-            rows_b.insert(&copy, empty);
-            row = rows_b.lookup(&copy);
-        }
+    second = settings->active_rows;
+    row = second ? rows_b.lookup(&key) : rows_a.lookup(&key);
+    if (row)
+        return row;
+    empty = empty_row.lookup(&zero);
+    if (!empty)
+        return NULL;
+    if (second) {
+        rows_b.insert(&key, empty);
+        row = rows_b.lookup(&key);
     } else {
-        row = rows_a.lookup(&copy);
-        if (!row) {
-            rows_a.insert(&copy, empty);
-            row = rows_a.lookup(&copy);
-        }
+        rows_a.insert(&key, empty);
+        row = rows_a.lookup(&key);
     }
     if (!row)
         count(COUNTER_LOST_ROWS_FULL);
@@ -183,12 +183,12 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
     count_rtt(&connection->key, measured);
 
     if (pause_before(connection, now, longest)) {
-        row = row_of(&connection->key);
+        row = row_of(connection);
         if (row)
             end_transfer(skops, connection, row);
         begin_transfer(connection, now, measured);
     } else if (now - connection->flushed_ns > FLUSH_INTERVAL_NS) {
-        row = row_of(&connection->key);
+        row = row_of(connection);
     }
     if (row)
         flush(skops, connection, row, now);
@@ -230,27 +230,31 @@ static __always_inline void add_first_window(struct bpf_sock_ops *skops, const s
 static __always_inline void observe_state(struct bpf_sock_ops *skops, struct connection *connection)
 {
     u32 old = skops->args[0], new = skops->args[1];
-    u32 rtt_us = skops->srtt_us >> 3;
-    u64 now = bpf_ktime_get_ns();
-    struct row *row = row_of(&connection->key);
     int sent_ended, received_ended;
+    struct row *row;
+    u64 now;
 
-    /* In FIN_WAIT2, and in TIME_WAIT or CLOSE from CLOSING or LAST_ACK, our FIN is acknowledged. */
-    if (old == STATE_FIN_WAIT1 && new == STATE_FIN_WAIT2)
+    /* In FIN_WAIT2, and in CLOSE after CLOSING or LAST_ACK, our FIN is acknowledged. */
+    if (new == STATE_FIN_WAIT2 ||
+        (new == STATE_CLOSE && skops->snd_una == skops->snd_nxt && (old == STATE_CLOSING || old == STATE_LAST_ACK)))
         connection->fin_acknowledged = 1;
-    if (new == STATE_CLOSE && skops->snd_una == skops->snd_nxt && (old == STATE_CLOSING || old == STATE_LAST_ACK))
-        connection->fin_acknowledged = 1;
+
+    sent_ended = !connection->sent_ended && (new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE);
+    received_ended =
+        !connection->received_ended && (new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE);
+    if (!sent_ended && !received_ended && new != STATE_CLOSE)
+        return;
+    row = row_of(connection);
     if (!row)
         return;
-
-    sent_ended = new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE || new == STATE_CLOSING;
-    if (sent_ended && !connection->sent_ended) {
+    now = bpf_ktime_get_ns();
+    if (sent_ended) {
+        /* In CLOSE_WAIT we may still send. */
         connection->sent_ended = new != STATE_CLOSE_WAIT;
-        pause_before(connection, now, rtt_us);
+        pause_before(connection, now, skops->srtt_us >> 3);
         end_transfer(skops, connection, row);
     }
-    received_ended = new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE;
-    if (received_ended && !connection->received_ended) {
+    if (received_ended) {
         connection->received_ended = 1;
         if (skops->bytes_received > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
             add_transfer(&row->received, skops->bytes_received, (now - connection->established_ns) / 1000);

@@ -9,7 +9,7 @@ struct prefix_key {
 
 /* The arms of one remote network and how likely each is. */
 struct policy {
-    u16 upto[DIMENSIONS][ARMS]; /* cumulative probability in 1/65536; what is left goes to arm 0 */
+    u16 upto[DIMENSIONS * ARMS]; /* flat, for BCC; cumulative probability in 1/65536; what is left goes to arm 0 */
     u8 path_bits;               /* the paths below this entry are networks of so many of the 128 bits */
     u8 group;
     u8 excluded;
@@ -33,12 +33,6 @@ struct control {
     u8 observe_only;
     u8 reserved;
     char host_congestion[CONGESTION_NAME]; /* the default of the agent's own namespace */
-};
-
-/* What a socket's own application did. */
-struct mark {
-    u8 chose_congestion;
-    u8 chose_user_timeout;
 };
 
 /* One row is what connections of one path, treated alike, did since the row was last drained. */
@@ -88,7 +82,8 @@ struct row {
     struct transfers received;
 };
 
-/* What is remembered of a connection while it lives. */
+/* What is remembered of a socket while it lives. A listener has one too; the sockets it accepts inherit what its
+ * application chose, and the memory with it. */
 struct connection {
     struct row_key key;
     u64 established_ns;
@@ -112,13 +107,16 @@ struct connection {
     u32 delivered_segments;
     u32 delivery_us;
     u32 busy_us;
+    u8 chose_congestion; /* the application, before or after the connection began */
+    u8 chose_user_timeout;
+    u8 observed; /* all that follows the choices is in use */
     u8 opened_counted;
     u8 lost_since_event;
     u8 sent_ended;
     u8 received_ended;
     u8 syn_acknowledged; /* the SYN is among the acknowledged bytes: active opens */
     u8 fin_acknowledged;
-    u8 reserved[2];
+    u8 reserved[7];
 };
 
 struct rtt_histogram {

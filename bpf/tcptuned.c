@@ -15,8 +15,9 @@
 static __always_inline struct connection *connection_of(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
+    struct connection *connection = sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
 
-    return sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
+    return connection && connection->observed ? connection : NULL;
 }
 
 /* sock_ops: the switch. `reply` is never touched, so that other programs' answers stand. */

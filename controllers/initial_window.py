@@ -66,7 +66,7 @@ class InitialWindowTrial:
         stops = vetoed | _and_larger(short)
 
         # The window on trial: the smallest that is still unknown, when nothing stops the climb before it.
-        unknown = ~tried & ~stops
+        unknown = np.logical_not(tried | stops)
         climbing = unknown.any(axis=1)
         trial = np.where(climbing, unknown.argmax(axis=1), ARM_DEFAULT)
         # Everything below the trial is known; what faded above it does not count until the climb is there again.
