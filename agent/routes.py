@@ -140,6 +140,8 @@ class Routes:
                 address = ip_address(wanted["address"])
             except ValueError:
                 raise UsageError("address must be an IPv4 or IPv6 address, such as 203.0.113.7") from None
+            if "%" in wanted["address"]:
+                raise UsageError("address must be without a zone: leave out the part from % on")
             with self._tuner() as tuner:
                 return _json(200, status.explain(tuner, address))
         except TcptunedError as error:

@@ -36,6 +36,8 @@ def show_explain(config: Config, address: str, *, as_json: bool) -> None:
         wanted = ip_address(address)
     except ValueError:
         raise UsageError(f"not an IPv4 or IPv6 address: {address[:60]!r}; try: tcptuned explain 203.0.113.7") from None
+    if "%" in address:
+        raise UsageError("paths have no zones: leave out the part from % on; try: tcptuned explain 203.0.113.7")
     _show(config, f"/api/v1/paths?address={quote(str(wanted))}", "dimensions", _print_explanation, as_json=as_json)
 
 

@@ -52,8 +52,9 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
 def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
     """What is known and decided for `address`, and why; the caller holds the service's lock.
 
-    Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error;
-    None where one of the two has no transfers. Shares are None where nothing was sent. Counts fade with the evidence's half-life, so they are not whole.
+    Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error; None
+    where one of the two has no transfers. Shares are None where nothing was sent. Counts fade with the evidence's
+    half-life, so they are not whole.
     """
     match = tuner.match(address)
     sides = tuner.store.sums[match.row : match.row + 1, [tuner.store.holdout_slot, tuner.store.treated_slot]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import socket
 import socketserver
 import threading
@@ -40,12 +41,14 @@ _FULL = (
 class WebServer:
     """The agent's pages on `config.listen`. Bound when it is made, so that a taken port is known before all else."""
 
-    def __init__(self, config: Web, agent: Agent) -> None:
+    def __init__(
+        self, config: Web, agent: Agent, *, connections: int = CONNECTIONS, deadline: float = DEADLINE
+    ) -> None:
         try:
             family, _, _, _, address = socket.getaddrinfo(
                 config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            self._server = _Server(family, address, Routes(agent))
+            self._server = _Server(family, address, Routes(agent), connections, deadline)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UsageError(
@@ -65,16 +68,18 @@ class WebServer:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
-        self._server.cut(time.monotonic() + 2 * DEADLINE)
+        self._server.cut(math.inf)
 
 
 class _Server(socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, family: int, address: Any, routes: Routes) -> None:
+    def __init__(self, family: int, address: Any, routes: Routes, connections: int, deadline: float) -> None:
         self.address_family = family
         self.routes = routes
+        self._connections = connections
+        self._deadline = deadline
         self._open: dict[socket.socket, float] = {}  # deadline, monotonic seconds
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
@@ -82,9 +87,9 @@ class _Server(socketserver.TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Hands a new connection to a thread of its own; called in the accept loop, so nothing here may wait."""
         with self._lock:
-            full = len(self._open) >= CONNECTIONS
+            full = len(self._open) >= self._connections
             if not full:
-                self._open[request] = time.monotonic() + DEADLINE
+                self._open[request] = time.monotonic() + self._deadline
         if full:
             request.setblocking(False)
             request.send(_FULL)  # fits into the empty send buffer of a new connection
@@ -211,5 +216,5 @@ class _Handler(BaseHTTPRequestHandler):
         """The `Server` header: no versions for strangers."""
         return "tcptuned"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_request(self, code: object = "-", size: object = "-") -> None:
         """Requests are not logged: a scrape every few seconds would drown the decisions."""
