@@ -59,9 +59,6 @@ _TREATED = {
     "treated": "Connections for which arms were drawn.",
 }
 
-# Why nothing, or not everything, was set on a connection; the counters are bumped in bpf/.
-UNTOUCHED = ("lease_lapsed", "loopback", "excluded", "own_congestion", "own_window")
-
 
 def _counter(name: str, text: str, labels: tuple[str, ...] = ()) -> CounterMetricFamily:
     return CounterMetricFamily(f"{PREFIX}{name}_total", text, labels=labels)
@@ -192,8 +189,9 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
         "Connections on which nothing was set, or one dimension was left alone, and why (lease_lapsed: or a dry run).",
         ("reason",),
     )
-    for reason in UNTOUCHED:
-        untouched.add_metric((reason,), float(snapshot.counters[f"left_{reason}"]))
+    for name, count in snapshot.counters.items():
+        if name.startswith("left_"):
+            untouched.add_metric((name.removeprefix("left_"),), float(count))
     yield untouched
 
     rows = _counter("rows_lost", "Statistics not kept because the table of rows was full (sampling.rows).")

@@ -60,7 +60,7 @@ def _header(facts: Mapping[str, Any], *, ready: bool) -> str:
     attached = ", ".join(facts["attached"]) or "no cgroup"
     return (
         f'<h1>tcptuned <span class="quiet">{escape(facts["version"])}</span></h1>'
-        f"<p>{state} · {escape(mode)} · attached to {escape(attached)} · {whole(facts['paths'])} paths</p>"
+        f"<p>{state} · {escape(mode)} · attached to {escape(attached)} · paths: {whole(facts['paths'])}</p>"
     )
 
 

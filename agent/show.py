@@ -128,7 +128,7 @@ def _print_status(console: Console, facts: Mapping[str, Any]) -> None:
     health = facts["health"]
     state = "ready" if facts["ready"] else "NOT READY"
     mode = "dry run, nothing is applied" if facts["dry_run"] else "tuning"
-    console.print(f"tcptuned {facts['version']}: {state}, {mode}, {whole(facts['paths'])} paths")
+    console.print(f"tcptuned {facts['version']}: {state}, {mode}; paths: {whole(facts['paths'])}")
     console.print(f"attached to {', '.join(facts['attached']) or 'no cgroup'}")
     console.print(
         f"running since {moment(health['started'])} UTC; last sample {moment(health['last_sample'])} UTC, "

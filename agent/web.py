@@ -6,6 +6,7 @@ client costs one of the connections for the deadline and delays nobody. There is
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
@@ -92,7 +93,8 @@ class _Server(socketserver.TCPServer):
                 self._open[request] = time.monotonic() + self._deadline
         if full:
             request.setblocking(False)
-            request.send(_FULL)  # fits into the empty send buffer of a new connection
+            with contextlib.suppress(OSError):  # it may have left
+                request.send(_FULL)  # fits into the empty send buffer of a new connection
             self.shutdown_request(request)
             return
         threading.Thread(target=self._work, args=(request, client_address), name="web-client", daemon=True).start()

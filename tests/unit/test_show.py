@@ -48,7 +48,7 @@ def test_status_as_text_has_no_escape_codes(config: Config, capsys: pytest.Captu
     show_status(config, as_json=False)
     text = capsys.readouterr().out
     assert "\x1b" not in text
-    for word in ("ready, tuning, 1 paths", "/sys/fs/cgroup", "default", "cdn", "initial_window"):
+    for word in ("ready, tuning; paths: 1", "/sys/fs/cgroup", "default", "cdn", "initial_window"):
         assert word in text
 
 
