@@ -54,14 +54,24 @@ static __always_inline u64 sent_bytes(struct bpf_sock_ops *skops, const struct c
     return skops->bytes_acked - connection->syn_acknowledged - connection->fin_acknowledged;
 }
 
+static __always_inline u64 received_bytes(struct bpf_sock_ops *skops, const struct connection *connection)
+{
+    return skops->bytes_received - connection->fin_received;
+}
+
+static __always_inline u32 retransmitted_segments(struct bpf_sock_ops *skops, const struct connection *connection)
+{
+    return skops->total_retrans - connection->handshake_retransmitted;
+}
+
 /* Adds what is new since the last time to the row. */
 static __always_inline void flush(struct bpf_sock_ops *skops, struct connection *connection, struct row *row, u64 now)
 {
     u64 bytes = sent_bytes(skops, connection);
-    u64 received = skops->bytes_received;
+    u64 received = received_bytes(skops, connection);
     u32 segments = skops->data_segs_out;
     u32 received_segments = skops->data_segs_in;
-    u32 retransmitted = skops->total_retrans;
+    u32 retransmitted = retransmitted_segments(skops, connection);
     u32 pure_acks = skops->segs_out - segments;
 
     if (!connection->opened_counted) {
@@ -139,6 +149,7 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     connection->transfer_began_ns = now;
     connection->event_ns = now;
     connection->first_window = window;
+    connection->handshake_retransmitted = skops->total_retrans;
     connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG |
                                          BPF_SOCK_OPS_RETRANS_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG |
@@ -213,7 +224,7 @@ static __always_inline void observe_timeout(struct connection *connection)
 static __always_inline void add_first_window(struct bpf_sock_ops *skops, const struct connection *connection,
                                              struct row *row)
 {
-    u32 sent = skops->data_segs_out - skops->total_retrans;
+    u32 sent = skops->data_segs_out - retransmitted_segments(skops, connection);
     u32 losses = connection->first_window_losses;
 
     if (sent >= connection->first_window) {
@@ -226,19 +237,35 @@ static __always_inline void add_first_window(struct bpf_sock_ops *skops, const s
     add(&row->first_window_lossy, losses > 0);
 }
 
+/* Which FINs are among the bytes counted by the kernel: tcp_sock counts sequence numbers, and a FIN has one. */
+static __always_inline void note_fins(struct bpf_sock_ops *skops, struct connection *connection, u32 old, u32 new)
+{
+    u32 received = skops->bytes_received;
+
+    if (new == STATE_FIN_WAIT2) {
+        connection->fin_acknowledged = 1;
+        connection->received_in_fin_wait2 = received;
+    }
+    if (new == STATE_CLOSE_WAIT || new == STATE_CLOSING)
+        connection->fin_received = 1;
+    if (new != STATE_CLOSE)
+        return;
+    if ((old == STATE_CLOSING || old == STATE_LAST_ACK) && skops->snd_una == skops->snd_nxt)
+        connection->fin_acknowledged = 1;
+    /* A socket that nobody holds any more leaves FIN_WAIT2 at once, before the FIN arrives (net/ipv4/tcp_input.c). */
+    if (old == STATE_FIN_WAIT2 && received != connection->received_in_fin_wait2)
+        connection->fin_received = 1;
+}
+
 /* args: old and new state. The moments at which a direction's last byte has arrived. */
 static __always_inline void observe_state(struct bpf_sock_ops *skops, struct connection *connection)
 {
     u32 old = skops->args[0], new = skops->args[1];
     int sent_ended, received_ended;
     struct row *row;
-    u64 now;
+    u64 now, bytes;
 
-    /* In FIN_WAIT2, and in CLOSE after CLOSING or LAST_ACK, our FIN is acknowledged. */
-    if (new == STATE_FIN_WAIT2 ||
-        (new == STATE_CLOSE && skops->snd_una == skops->snd_nxt && (old == STATE_CLOSING || old == STATE_LAST_ACK)))
-        connection->fin_acknowledged = 1;
-
+    note_fins(skops, connection, old, new);
     sent_ended = !connection->sent_ended && (new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE);
     received_ended =
         !connection->received_ended && (new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE);
@@ -256,8 +283,9 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
     }
     if (received_ended) {
         connection->received_ended = 1;
-        if (skops->bytes_received > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
-            add_transfer(&row->received, skops->bytes_received, (now - connection->established_ns) / 1000);
+        bytes = received_bytes(skops, connection);
+        if (bytes > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
+            add_transfer(&row->received, bytes, (now - connection->established_ns) / 1000);
     }
     if (new == STATE_CLOSE) {
         add_first_window(skops, connection, row);

@@ -116,7 +116,10 @@ struct connection {
     u8 received_ended;
     u8 syn_acknowledged; /* the SYN is among the acknowledged bytes: active opens */
     u8 fin_acknowledged;
-    u8 reserved[7];
+    u8 fin_received;
+    u8 reserved[2];
+    u32 handshake_retransmitted; /* SYN-ACKs, which the kernel counts with the data */
+    u32 received_in_fin_wait2; /* low half of the bytes received when it began */
 };
 
 struct rtt_histogram {
