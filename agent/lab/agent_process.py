@@ -1,0 +1,127 @@
+"""The real agent as a program inside a laboratory: it tunes the server's connections there, and nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from agent.errors import LabError
+from agent.lab.enter import in_namespace
+from agent.lab.lab import Lab
+
+__all__ = ["AgentProcess"]
+
+_PORT = 9877  # free for certain: the namespace is new
+_TIMEOUT = 3.0  # seconds for an answer of the agent
+_START = 60.0  # seconds until it must be ready; compiling takes one or two on an idle machine
+_END = 5.0  # seconds to stop by itself
+_LOG_LINES = 12  # of its log in an error
+
+
+class AgentProcess:
+    """`tcptuned run` from `with` to the end of its block, attached to the laboratory's server alone.
+
+    `settings` are sections of the configuration file, such as {"control": {"interval": "1s"}}; `attach`, `web` and
+    `state_dir` are set here. It runs in the server's network namespace, because it reads the host's congestion control
+    there, and because its web server must disturb nobody. Everything raises LabError with the end of the agent's log.
+    """
+
+    def __init__(self, lab: Lab, settings: Mapping[str, Any]) -> None:
+        self._lab = lab
+        self._settings = settings
+        self._folder = tempfile.TemporaryDirectory(prefix="tcptuned-agent-")
+        self._log = Path(self._folder.name, "log")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts it and waits until it is attached and samples."""
+        file = Path(self._folder.name, "tcptuned.yaml")
+        settings = {
+            **self._settings,
+            "attach": {"cgroups": [str(self._lab.server_cgroup)]},
+            "web": {"listen": f"127.0.0.1:{_PORT}"},
+            "state_dir": str(Path(self._folder.name, "state")),
+        }
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        with self._log.open("wb") as log:
+            self._process = self._lab.run_in(
+                "server", [sys.executable, "-m", "agent", "run", "--config", str(file)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                process_group=0,  # an interrupt from the terminal is for this process alone, which ends it in order
+            )  # fmt: skip
+        deadline = time.monotonic() + _START
+        while self._get("/-/ready")[0] != 200:
+            self.check()
+            if time.monotonic() > deadline:
+                raise LabError(f"the agent was not ready within {_START:g} s; its log ends:\n{self.log_end()}")
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """Raises LabError if it has ended."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return
+        raise LabError(f"the agent ended with exit code {code}; its log ends:\n{self.log_end()}")
+
+    def explain(self, address: object) -> dict[str, Any] | None:
+        """What it knows and decided for an address (`agent.status.explain`); None if it did not answer in time."""
+        self.check()
+        code, body = self._get(f"/api/v1/paths?address={address}")
+        if code != 200:
+            return None
+        facts: dict[str, Any] = json.loads(body)
+        return facts
+
+    def log_end(self) -> str:
+        """The last lines it said."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(lines[-_LOG_LINES:]) or "(empty)"
+
+    def stop(self) -> None:
+        """Has it detach and end; kills it if it takes too long. Doing it twice does nothing."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_END)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._folder.cleanup()
+
+    def _get(self, target: str) -> tuple[int, bytes]:
+        """Status code and body; code 0 if nobody answered."""
+
+        def ask() -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection("127.0.0.1", _PORT, timeout=_TIMEOUT)
+            try:
+                connection.request("GET", target)
+                response = connection.getresponse()
+                return response.status, response.read()
+            except (OSError, http.client.HTTPException):
+                return 0, b""
+            finally:
+                connection.close()
+
+        return in_namespace(self._lab.server_namespace, ask)

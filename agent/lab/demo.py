@@ -1,0 +1,249 @@
+"""The command `demo`: three contrasting paths, the kernel's defaults first, then the agent, and what that changed.
+
+    | before: no agent | the agent learns | after: the agent goes on |      each with the same load, side by side
+
+"After" is all connections of that time: those of the holdout and those the agent spends on trying are among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from agent.errors import LabError, UsageError
+from agent.lab.agent_process import AgentProcess
+from agent.lab.demo_view import Progress, progress_view, show_result
+from agent.lab.jobs import Job, wait_all
+from agent.lab.lab import EmulatorCounters, Lab
+from agent.lab.spec import PathSpec
+from agent.lab.workload import Completion, Transfer
+from agent.preflight import require_system
+
+__all__ = ["PATHS", "DemoPath", "run_demo", "show_demo"]
+
+LEAST_SECONDS = 15.0
+_HOST_CONGESTION = "cubic"
+_SETTINGS = {"control": {"interval": "1s"}, "sampling": {"interval": "500ms"}}  # the rest is default
+_SHARES = {"before": 0.24, "learning": 0.52, "after": 0.24}  # of the time that the set-up leaves
+_OVERHEAD = 9.0  # seconds for set-up, the agent's start, and the objects under way at the end of each phase
+_PATIENCE = 60.0  # seconds an object under way may take after its phase
+_ERRORS_SHOWN = 5
+_REFRESH = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class DemoPath:
+    """A path and its load: objects of `size` bytes, each on its own connection, `concurrency` at a time."""
+
+    spec: PathSpec
+    size: int
+    concurrency: int
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def text(self) -> str:
+        """What people read."""
+        link = self.spec.down
+        parts = [f"{self.size / 1000:g} KB", f"{2 * link.delay_ms:g} ms RTT", f"{link.rate_mbps:g} Mb/s"]
+        parts.append(f"{link.loss:.0%} loss" if link.loss else f"queue of {link.queue_packets} packets")
+        return ", ".join(parts)
+
+
+PATHS = (
+    # Nothing is ever lost here: slow start from 10 segments is all that an object waits for.
+    DemoPath(PathSpec.symmetric("long clean", rate_mbps=50, delay_ms=50, queue_packets=1000), 100_000, 8),
+    # Larger windows overflow the queue: the agent must leave it alone.
+    DemoPath(PathSpec.symmetric("short queue", rate_mbps=12, delay_ms=5, queue_packets=10), 100_000, 1),
+    # Cubic takes every loss for congestion.
+    DemoPath(PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=500, loss=0.01), 1_000_000, 3),
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the clients of one path saw in one phase; times in milliseconds, None without objects.
+
+    `lost` is the share of the path's packets towards the clients that it dropped, which the server sends again.
+    """
+
+    objects: int
+    errors: int
+    median_ms: float | None
+    mean_ms: float | None
+    lost: float | None
+
+
+@dataclass
+class PathResult:
+    """Everything about one path. Ratios are after to before: 0.8 is a fifth less time."""
+
+    name: str
+    description: str
+    before: Phase
+    after: Phase
+    learnt_from: float  # connections, faded with the evidence's half-life
+    policy: list[dict[str, Any]]  # by dimension: name, chosen, reason, probability
+    median_ratio: float | None = field(init=False)
+    mean_ratio: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.median_ratio = _ratio(self.after.median_ms, self.before.median_ms)
+        self.mean_ratio = _ratio(self.after.mean_ms, self.before.mean_ms)
+
+
+@dataclass
+class DemoResult:
+    """What the demo found. `late_ms`: how late the emulator delivered at worst; much more than 10 ms spoils figures."""
+
+    seconds: float
+    paths: list[PathResult]
+    late_ms: float
+    errors: list[str]
+
+
+def show_demo(*, seconds: float, as_json: bool) -> int:
+    """Runs the demo in about `seconds`, shows it, and returns the exit code.
+
+    Raises UsageError without root or for too short a time, LabError if the laboratory or the agent fails.
+    """
+    if not (math.isfinite(seconds) and seconds >= LEAST_SECONDS):
+        raise UsageError(f"--seconds must be at least {LEAST_SECONDS:g}: the agent needs some time to learn")
+    require_system()
+    # A demo that is told to end cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    total = max(seconds - _OVERHEAD, LEAST_SECONDS / 3)
+    with progress_view(None if as_json else {path.name: path.text for path in PATHS}, total) as progress:
+        result = run_demo(total, progress)
+    if as_json:
+        print(json.dumps(asdict(result), allow_nan=False))
+    else:
+        show_result(result)
+    return 0
+
+
+def run_demo(seconds: float, progress: Progress) -> DemoResult:
+    """Measures, learns and measures again, in `seconds` of load."""
+    began = time.monotonic()
+    progress.phase("building three paths between two network namespaces", 0.0)
+    with Lab([path.spec for path in PATHS], server_congestion=_HOST_CONGESTION) as lab:
+        run = _Run(lab, progress)
+        progress.phase("before: the kernel's defaults", seconds * _SHARES["before"])
+        before = run.phase(seconds * _SHARES["before"])
+        progress.phase("starting the agent", 0.0)
+        with AgentProcess(lab, _SETTINGS) as run.agent:
+            progress.phase("the agent learns", seconds * _SHARES["learning"])
+            run.phase(seconds * _SHARES["learning"])
+            progress.phase("after: the agent goes on", seconds * _SHARES["after"])
+            after = run.phase(seconds * _SHARES["after"])
+            facts = {path.name: run.policy(path) for path in PATHS}
+        paths = [
+            PathResult(path.name, path.text, before[path.name], after[path.name], *facts[path.name]) for path in PATHS
+        ]
+    return DemoResult(round(time.monotonic() - began, 1), paths, round(run.late * 1000, 1), run.errors)
+
+
+class _Run:
+    """The load in an open laboratory."""
+
+    def __init__(self, lab: Lab, progress: Progress) -> None:
+        self._lab = lab
+        self._progress = progress
+        self.agent: AgentProcess | None = None
+        self.errors: list[str] = []
+        self.late = 0.0
+
+    def phase(self, seconds: float) -> dict[str, Phase]:
+        """The load on all paths for `seconds`; objects under way at the end are waited for."""
+        self._lab.flush_metrics()  # so that no phase starts with what another one left in the cache of TCP metrics
+        first = self._counters()
+        with self._load(seconds) as jobs:
+            until = time.monotonic() + seconds + _PATIENCE
+            while not all(job.done for job in jobs) and time.monotonic() < until:
+                self._show(jobs)
+                time.sleep(_REFRESH)
+            done = wait_all(jobs, 1.0)
+        last = self._counters()
+        for completions in done:
+            self.errors += [f"{each.path}: {each.error}" for each in completions if each.error][:_ERRORS_SHOWN]
+        return {
+            path.name: _summary(completions, _lost(path.name, first, last))
+            for path, completions in zip(PATHS, done, strict=True)
+        }
+
+    def policy(self, path: DemoPath) -> tuple[float, list[dict[str, Any]]]:
+        """How many connections the agent learnt from, and what it chose by dimension."""
+        facts = self.agent.explain(self._lab.address(path.name)) if self.agent else None
+        if facts is None:
+            raise LabError("the agent did not tell what it decided")
+        policy = [
+            {
+                "dimension": dimension["name"],
+                "chosen": dimension["chosen"],
+                "reason": dimension["reason"],
+                "probability": max(a["probability"] for a in dimension["arms"] if a["name"] == dimension["chosen"]),
+            }
+            for dimension in facts["dimensions"]
+        ]
+        return round(sum(side["connections"] for side in facts["comparison"]), 1), policy
+
+    @contextmanager
+    def _load(self, seconds: float) -> Iterator[list[Job]]:
+        jobs: list[Job] = []
+        try:
+            for path in PATHS:
+                transfer = Transfer(
+                    path=path.name, size=path.size, count=None, concurrency=path.concurrency, seconds=seconds
+                )
+                jobs.append(self._lab.start(transfer))
+            yield jobs
+        finally:
+            with contextlib.suppress(OSError):  # the client has gone
+                for job in jobs:
+                    job.stop()
+
+    def _show(self, jobs: Sequence[Job]) -> None:
+        for path, job in zip(PATHS, jobs, strict=True):
+            good = [each.seconds for each in job.completions()[-20:] if not each.error]
+            chosen = {}
+            if self.agent and (facts := self.agent.explain(self._lab.address(path.name))):
+                chosen = {dimension["name"]: dimension["chosen"] for dimension in facts["dimensions"]}
+            recent = statistics.median(good) * 1000 if good else None
+            self._progress.path(path.name, len(job.completions()), recent, chosen)
+
+    def _counters(self) -> EmulatorCounters:
+        counters = self._lab.counters()
+        self.late = max(self.late, counters.late_max)
+        return counters
+
+
+def _summary(completions: Sequence[Completion], lost: float | None) -> Phase:
+    times = [each.seconds * 1000 for each in completions if not each.error]
+    return Phase(
+        len(times), len(completions) - len(times),
+        round(statistics.median(times), 1) if times else None, round(statistics.mean(times), 1) if times else None,
+        lost,
+    )  # fmt: skip
+
+
+def _lost(path: str, first: EmulatorCounters, last: EmulatorCounters) -> float | None:
+    before, after = first.paths[path].down, last.paths[path].down
+    offered = after.packets_offered - before.packets_offered
+    dropped = sum(
+        getattr(after, name) - getattr(before, name) for name in ("packets_dropped_queue", "packets_dropped_loss")
+    )
+    return round(dropped / offered, 5) if offered else None
+
+
+def _ratio(after: float | None, before: float | None) -> float | None:
+    return round(after / before, 4) if after is not None and before else None
