@@ -47,11 +47,11 @@ def load(defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
     os.environ["BCC_KERNEL_SOURCE"] = str(FOLDER / "stubs")
     from bcc import BPF  # noqa: PLC0415  only here: BCC reads the variable when it is imported
 
-    bpf = BPF(text=expand("tcptuned.c"), cflags=[f"-D{name}={value}" for name, value in defines.items()])
-    descriptors = [bpf.load_func(name, kind, attach_type=attach).fd for name, kind, attach in PROGRAMS]
+    bpf = BPF(text=expand("tcptuned.c").encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
+    descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in PROGRAMS]
     maps = []
     for name in MAPS:
-        table = bpf[name]
+        table = bpf[name.encode()]
         descriptors.append(table.map_fd)
         leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
         maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})

@@ -1,0 +1,302 @@
+"""What the kernel side applies, and what it leaves alone, by policies written for the purpose."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+import numpy as np
+import pytest
+from running import require_root
+
+from agent.bpf_source import constants
+from agent.kernel import Kernel
+from agent.lab.lab import Lab
+from agent.lab.spec import PathSpec
+from agent.lab.workload import ServerOptions
+from agent.loader import Loader
+from agent.rules import packed
+
+ARMS = constants()["ARMS"]
+WINDOW, CONGESTION, ACK = range(3)
+SIZE = 60_000
+ALWAYS = 65535
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    require_root()
+    with Lab([PathSpec.symmetric("path", rate_mbps=100, delay_ms=10)]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kernel(lab: Lab) -> Iterator[Kernel]:
+    """Attached to the server's cgroup, with arms 40 segments, bbr and an ACK delay, and no holdout."""
+    kernel = Kernel(Loader({"POLICY_ENTRIES": 100, "ROW_ENTRIES": 1024}).finish())
+    arms = np.zeros(3 * ARMS, kernel.arm)
+    arms["value"][WINDOW * ARMS + 1] = 40
+    arms["value"][WINDOW * ARMS + 2] = 60_000
+    arms["congestion"][CONGESTION * ARMS + 1] = b"bbr"
+    arms["congestion"][CONGESTION * ARMS + 2] = b"no_such_thing"
+    arms["value"][ACK * ARMS + 1] = 4
+    kernel.publish_arms(arms)
+    kernel.control(initial_window_max=80, ack_delay_min_us=8001, host_congestion=b"cubic")
+    lease(kernel, 60.0)
+    kernel.attach([lab.server_cgroup])
+    yield kernel
+    kernel.close()
+
+
+def lease(kernel: Kernel, seconds: float) -> None:
+    kernel.control(lease_until_ns=time.monotonic_ns() + round(seconds * 1e9))
+
+
+def policy(kernel: Kernel, network: IPv4Network | IPv6Network, *, excluded: bool = False, **arms: int) -> None:
+    """One policy that always draws the arms named."""
+    bits = network.prefixlen + (96 if network.version == 4 else 0)
+    key = np.zeros(1, kernel.prefix_key)
+    key["bits"], key["address"] = bits, np.frombuffer(packed(network.network_address), np.uint32)
+    value = np.zeros(1, kernel.policy)
+    value["path_bits"], value["excluded"] = max(bits, 96 + 24 if network.version == 4 else 48), excluded
+    for dimension, name in enumerate(("window", "congestion", "ack")):
+        value["upto"][0, dimension * ARMS + arms.get(name, 0) : (dimension + 1) * ARMS] = ALWAYS
+    kernel.publish(key, value)
+
+
+def states(lab: Lab, count: int = 5, **options: Any) -> list[dict[str, Any]]:
+    """What the server's sockets say after a download."""
+    found = lab.fetch("path", size=SIZE, count=count, state=True, **options)
+    assert [each.error for each in found] == [None] * count
+    return [each.state or {} for each in found]
+
+
+def congestion(lab: Lab, **options: Any) -> set[str]:
+    return {state["congestion"] for state in states(lab, **options)}
+
+
+def rows(kernel: Kernel) -> tuple[Any, Any]:
+    """Both maps, once the last connections have closed."""
+    time.sleep(0.3)
+    return kernel.drain_all()
+
+
+def first_flight(lab: Lab) -> int:
+    """Segments of data the server sends before the first acknowledgement, counted on the wire."""
+    filters = f"tcp and port {lab.server_port}".split()
+    command = ["tcpdump", "-n", "-q", "-t", "-l", "-B", "8192", "-i", "any", *filters]
+    with lab.run_in("server", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as capture:
+        while "listening on" not in capture.stderr.readline():
+            pass
+        lab.fetch("path", size=200_000)
+        time.sleep(0.3)
+        capture.terminate()
+        lines, _ = capture.communicate(timeout=10)
+    lengths = [(" Out " in line, int(line.rsplit(" ", 1)[1])) for line in lines.splitlines() if ": tcp " in line]
+    request = next(index for index, (out, length) in enumerate(lengths) if not out and length)
+    flight = itertools.takewhile(lambda packet: packet[0], lengths[request + 1 :])
+    return round(sum(length for _, length in flight) / 1448)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_arms_are_applied_and_counted(lab: Lab, kernel: Kernel, family: int) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1, ack=1)
+    policy(kernel, ip_network("fd77::/16"), window=1, congestion=1, ack=1)
+    assert congestion(lab, family=family) == {"bbr"}
+    counters = kernel.counters()
+    assert (counters["set_initial_window"], counters["set_congestion"], counters["set_ack"]) == (5, 5, 5)
+    keys, values = rows(kernel)
+    assert len(keys) == 1
+    assert keys["arms"].tolist() == [[1, 1, 1]]
+    assert keys["treatment"].tolist() == [constants()["TREATMENT_APPLIED"]]
+    assert values["closed"].tolist() == [5]
+    assert values["first_windows"].tolist() == [5]
+    assert values["first_window_segments"].tolist() == [5 * 40]
+
+
+def test_the_first_flight_is_the_window(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"))
+    assert first_flight(lab) == 10
+    policy(kernel, ip_network("10.77.0.0/16"), window=1)
+    assert first_flight(lab) == 40
+
+
+def test_the_kernel_bounds_a_hostile_policy(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), window=2)
+    lab.fetch("path", size=SIZE, count=3)
+    _, values = rows(kernel)
+    # 60,000 segments were asked for, 80 is the configured most; a download of 42 segments does not fill it.
+    assert values["first_window_segments"].tolist() == [3 * 42]
+    kernel.control(initial_window_max=1_000_000)
+    lab.fetch("path", size=1_000_000, count=3)
+    _, values = rows(kernel)
+    assert values["first_window_segments"].tolist() == [3 * constants()["INITIAL_WINDOW_MAX"]]
+
+
+def test_an_algorithm_the_kernel_lacks_is_counted_and_not_compared(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=2)
+    assert congestion(lab) == {"cubic"}
+    assert kernel.counters()["failed_congestion"] == 5
+    keys, _ = rows(kernel)
+    assert keys["arms"].tolist() == [[0, constants()["ARM_NONE"], 0]]
+
+
+def test_a_lapsed_lease_means_the_kernels_defaults(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1)
+    lease(kernel, 0.0)
+    assert congestion(lab) == {"cubic"}
+    keys, values = rows(kernel)
+    assert keys["treatment"].tolist() == [constants()["TREATMENT_OBSERVED"]]
+    assert values["first_window_segments"].tolist() == [5 * 10]
+    assert kernel.counters()["left_lease_lapsed"] == 5
+    lease(kernel, 60.0)
+    assert congestion(lab) == {"bbr"}
+
+
+def test_the_holdout_has_defaults_and_its_share(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1)
+    kernel.control(holdout=round(0.2 * 65536))
+    lab.fetch("path", size=2_000, count=600, concurrency=8)
+    keys, values = rows(kernel)
+    held = keys["treatment"] == constants()["TREATMENT_HOLDOUT"]
+    opened = int(values["opened"].sum())
+    assert opened == 600
+    # Binomial: 120 expected, standard deviation 9.8; five of them is once in two million runs.
+    assert abs(int(values["opened"][held].sum()) - 120) <= 49
+    assert keys["arms"][held].tolist() == [[0, 0, 0]]
+
+
+def test_an_applications_own_choice_stands(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=1)
+    try:
+        # on the listener, inherited by what it accepts; then on every accepted socket
+        for options in (ServerOptions(listener={"congestion": "reno"}), ServerOptions(accepted={"congestion": "reno"})):
+            lab.listen(options)
+            assert congestion(lab) == {"reno"}
+        keys, _ = rows(kernel)
+        assert set(keys["arms"][:, CONGESTION].tolist()) == {constants()["ARM_NONE"]}
+        # Even when the choice is what the host has as default, it is a choice.
+        lab.listen(ServerOptions(listener={"congestion": "cubic"}))
+        assert congestion(lab) == {"cubic"}
+    finally:
+        lab.listen(ServerOptions())
+    assert congestion(lab) == {"bbr"}
+
+
+def test_a_listener_older_than_the_agent(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=1)
+    kernel.detach()
+    try:
+        lab.listen(ServerOptions(listener={"congestion": "reno"}))
+        kernel.attach([lab.server_cgroup])
+        assert congestion(lab) == {"reno"}
+        assert kernel.counters()["left_own_congestion"] == 5
+    finally:
+        lab.listen(ServerOptions())
+    assert congestion(lab) == {"bbr"}
+
+
+def test_excluded_networks_and_loopback_are_untouched(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=1)
+    policy(kernel, ip_network("10.77.1.0/25"), congestion=1, excluded=True)
+    assert congestion(lab) == {"cubic"}
+    assert kernel.counters()["left_excluded"] == 5
+    policy(kernel, ip_network("0.0.0.0/0"), congestion=1)
+    local = [sys.executable, "-c", LOOPBACK, str(lab.server_address(4)), str(lab.server_port)]
+    assert lab.run_in("server", local).wait(10) == 0
+    assert kernel.counters()["left_loopback"] == 4  # both ends of two connections
+    keys, _ = rows(kernel)
+    assert len(keys) == 0
+
+
+# Two connections that never leave the host: to 127.0.0.1, and to the host's own address.
+LOOPBACK = """
+import socket, sys
+for address in ("127.0.0.1", sys.argv[1]):
+    with socket.create_server((address, 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        accepted, _ = listener.accept()
+        accepted.close()
+"""
+
+
+def test_a_network_without_a_policy_is_untouched(lab: Lab, kernel: Kernel) -> None:
+    assert congestion(lab) == {"cubic"}
+    assert kernel.counters()["left_excluded"] == 5
+
+
+OTHER = r"""
+BPF_ARRAY(seen, u64, 2);
+int other_ops(struct bpf_sock_ops *skops)
+{
+    int established = 0, rounds = 1;
+    u64 *count;
+
+    if (skops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+        bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
+        count = seen.lookup(&established);
+    } else if (skops->op == BPF_SOCK_OPS_RTT_CB) {
+        count = seen.lookup(&rounds);
+    } else {
+        return 1;
+    }
+    if (count)
+        __sync_fetch_and_add(count, 1);
+    return 1;
+}
+"""
+
+
+def test_another_program_works_beside_ours(lab: Lab, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent import libbpf  # noqa: PLC0415
+    from agent.bpf_source import FOLDER  # noqa: PLC0415
+
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", str(FOLDER / "stubs"))
+    from bcc import BPF  # noqa: PLC0415
+
+    other = BPF(text=OTHER.encode())
+    target = os.open(lab.server_cgroup, os.O_RDONLY)
+    link = libbpf.create_link(other.load_func(b"other_ops", 13).fd, target, 3)
+    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1)
+    assert congestion(lab) == {"bbr"}
+    _, values = rows(kernel)
+    seen = [int(other[b"seen"][index].value) for index in range(2)]
+    assert seen[0] == 5
+    assert seen[1] >= 5
+    assert values["closed"].tolist() == [5]
+    assert int(values["rounds"].sum()) == seen[1]
+    # Ours goes; the other stays.
+    kernel.detach()
+    assert congestion(lab) == {"cubic"}
+    assert int(other[b"seen"][0].value) == 10
+    for descriptor in (link, target):
+        os.close(descriptor)
+
+
+def test_large_socket_options_pass(lab: Lab, kernel: Kernel) -> None:
+    """Options beyond a page, such as netfilter's tables, must reach the kernel whole (kernel/bpf/cgroup.c)."""
+    del kernel
+    script = """
+import socket
+# SO_ATTACH_FILTER with the most instructions there may be would be larger than a page in its array; the option itself
+# carries a pointer. IP_MSFILTER carries its sources in the option: 1,100 of them are 4,416 bytes.
+import struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+group, interface = socket.inet_aton("239.1.2.3"), socket.inet_aton("127.0.0.1")
+s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + interface)
+sources = b"".join(struct.pack("!I", 0x0A000001 + i) for i in range(1100))
+try:
+    s.setsockopt(socket.IPPROTO_IP, 41, group + interface + struct.pack("=II", 0, 1100) + sources)
+except OSError as error:
+    print(error.errno)
+else:
+    print(0)
+"""
+    with_ours = lab.run_in("server", [sys.executable, "-c", script], stdout=subprocess.PIPE)
+    without = lab.run_in("client", [sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert with_ours.communicate(timeout=10)[0] == without.communicate(timeout=10)[0]
