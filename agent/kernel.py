@@ -112,7 +112,8 @@ class Kernel:
         leaf = self._maps["rtt"].leaf
         values = np.zeros(self._processors, leaf)
         libbpf.lookup(self._maps["rtt"].fd, np.array([group], np.uint32), values)
-        return values["slots"].sum(axis=0), int(values["sum_us"].sum())
+        slots, last = values["slots"].sum(axis=0), constants()["RTT_SLOTS"] - 1
+        return np.append(slots[:last], slots[last:].sum()), int(values["sum_us"].sum())
 
     def program_costs(self) -> dict[str, tuple[int, int]]:
         """Runs and nanoseconds by program; zero unless the sysctl kernel.bpf_stats_enabled is on."""
@@ -123,11 +124,6 @@ class Kernel:
             )
             costs[name] = int(fields.get("run_cnt", 0)), int(fields.get("run_time_ns", 0))
         return costs
-
-
-def group_limit() -> int:
-    """How many groups the kernel side has room for."""
-    return constants()["GROUPS"]
 
 
 def _joined(batches: list[tuple[Array, Array]], key: np.dtype[Any], leaf: np.dtype[Any]) -> tuple[Array, Array]:

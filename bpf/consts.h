@@ -43,9 +43,10 @@
 /* log2 is kept in 1/256: a step of 0.3 %. */
 #define LOG_SHIFT 8
 
-/* RTT histogram: slot i counts samples of at most 64 us << i; 18 slots end at 8.4 s, one more takes the rest. */
+/* RTT histogram: slot i counts samples of at most 64 us << i. 18 slots end at 8.4 s; the agent adds up the rest. */
 #define RTT_FIRST_US 64
 #define RTT_SLOTS 19
+#define RTT_ROOM 32 /* a power of two above log2(2^32 / RTT_FIRST_US) + 1 */
 
 /* Socket options that BPF may set (include/uapi/linux/bpf.h, include/uapi/linux/tcp.h). */
 #define SOL_TCP 6
@@ -69,7 +70,7 @@
 #define MAPPED_WORD bpf_htonl(0x0000ffff)
 #define MAPPED_BITS 96
 
-/* One counter for each thing worth knowing; agent/layout.py reads these names. */
+/* One counter for each thing worth knowing; agent/bpf_source.py reads these names. */
 enum counter {
     COUNTER_SET_INITIAL_WINDOW,
     COUNTER_SET_CONGESTION,

@@ -164,10 +164,9 @@ static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
 
     if (!histogram)
         return;
-    /* ceil(log2(rtt / RTT_FIRST_US)): a bucket's upper bound belongs to the bucket */
-    slot = rtt_us > RTT_FIRST_US ? log2_floor((rtt_us - 1) / RTT_FIRST_US) + 1 : 0;
-    if (slot > RTT_SLOTS - 1)
-        slot = RTT_SLOTS - 1;
+    /* ceil(log2(rtt / RTT_FIRST_US)): a bucket's upper bound belongs to the bucket. Without branches, because without
+     * CAP_PERFMON the verifier wants one and the same bound of an index on every path to it. */
+    slot = log2_floor(2 * ((rtt_us - less(0, rtt_us)) / RTT_FIRST_US) + 1) & (RTT_ROOM - 1);
     histogram->slots[slot]++;
     histogram->sum_us += rtt_us;
 }

@@ -14,13 +14,12 @@ static __always_inline void remember_choice(struct bpf_sockopt *call)
     connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!connection)
         return;
-    if (call->optname == OPTION_USER_TIMEOUT) {
-        connection->chose_user_timeout = 1;
-        return;
-    }
-    connection->chose_congestion = 1;
+    /* Each field by an address of its own: a chosen address is pointer arithmetic, forbidden without CAP_PERFMON. */
+    connection->chose_user_timeout |= call->optname == OPTION_USER_TIMEOUT;
+    connection->chose_congestion |= call->optname == OPTION_CONGESTION;
     /* Chosen in the middle of a connection, it ends our part in the comparison. */
-    connection->key.arms[DIMENSION_CONGESTION] = ARM_NONE;
+    if (connection->chose_congestion)
+        connection->key.arms[DIMENSION_CONGESTION] = ARM_NONE;
 }
 
 /* A listener that began under our eyes has a storage; what it did not choose was not chosen. */

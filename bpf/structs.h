@@ -123,6 +123,6 @@ struct connection {
 };
 
 struct rtt_histogram {
-    u64 slots[RTT_SLOTS];
+    u64 slots[RTT_ROOM];
     u64 sum_us;
 };

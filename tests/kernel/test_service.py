@@ -1,0 +1,181 @@
+"""The agent as a process: how it starts, ends, hangs, reloads, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import RunningAgent, attached, configuration, require_root, until
+
+from agent.lab.lab import Lab
+from agent.lab.spec import PathSpec
+
+BOTH = ["cgroup_setsockopt", "cgroup_sock_ops"]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    require_root()
+    with Lab([PathSpec.symmetric("path", rate_mbps=100, delay_ms=5)]) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_nothing_stays_attached_after_the_end(lab: Lab, tmp_path: Path, number: signal.Signals) -> None:
+    with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+        assert attached(lab.server_cgroup) == BOTH
+        began = time.monotonic()
+        agent.process.send_signal(number)
+        code = agent.process.wait(10)
+        assert time.monotonic() - began < 5.0
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+        until(lambda: attached(lab.server_cgroup) == [], 2.0, "programs stayed attached")
+        assert "Traceback" not in agent.log()
+
+
+def test_a_stopped_agent_loses_its_lease(lab: Lab, tmp_path: Path) -> None:
+    config = configuration(lab, tmp_path, control={"lease": "1s", "holdout": 0})
+    with RunningAgent(lab, config) as agent:
+        lab.fetch("path", size=2_000, count=11)
+        assert agent.settled("connections_treated_total", 11) == 11
+        agent.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        lab.fetch("path", size=2_000, count=23)
+        agent.process.send_signal(signal.SIGCONT)
+        assert agent.settled("connections_untouched_total", 23, reason="lease_lapsed") == 23
+        assert agent.settled("connections_observed_total", 23) == 23
+        # It takes up its work again by itself.
+        until(lambda: agent.get("/-/ready") is not None, 5.0, "not ready again")
+        lab.fetch("path", size=2_000, count=7)
+        assert agent.settled("connections_treated_total", 18) == 18
+
+
+def test_a_dry_run_applies_nothing(lab: Lab, tmp_path: Path) -> None:
+    with RunningAgent(lab, configuration(lab, tmp_path), arguments=["--dry-run"]) as agent:
+        lab.fetch("path", size=100_000, count=17)
+        assert agent.settled("connections_observed_total", 17) == 17
+        assert agent.value("connections_treated_total") == 0
+        assert agent.value("option_sets_total") == 0
+        assert agent.value("dry_run") == 1
+
+
+def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", 65534, 65534)
+    for folder in tmp_path.parents[:3]:
+        if folder != Path("/tmp"):
+            folder.chmod(0o755)
+    capabilities = "+bpf,+net_admin"
+    before = [
+        "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs",
+        "--bounding-set", f"-all,{capabilities}", "--inh-caps", f"-all,{capabilities}", "--ambient-caps", f"-all,{capabilities}",
+    ]  # fmt: skip
+    with RunningAgent(lab, configuration(lab, tmp_path), before=before) as agent:
+        status = Path(f"/proc/{agent.process.pid}/status").read_text(encoding="ascii")
+        fields = dict(line.split(":\t", 1) for line in status.splitlines())
+        assert fields["Uid"].split() == ["65534"] * 4
+        assert int(fields["CapEff"], 16) == 1 << 39 | 1 << 12
+        lab.fetch("path", size=100_000, count=13)
+        assert agent.settled("connections_treated_total", 13) + agent.value("connections_holdout_total") == 13
+        assert agent.value("option_set_failures_total") == 0
+        assert (tmp_path / "state" / "journal.jsonl").exists()
+
+
+def test_without_capabilities_one_sentence_says_so(tmp_path: Path) -> None:
+    require_root()
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-m", "agent", "run"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "CAP_BPF" in ended.stderr
+    assert "sudo" in ended.stderr
+
+
+BAD = {
+    "unknown key": ("controll: {holdout: 0.1}\n", ["1:1: controll:"]),
+    "wrong type": ("control:\n  holdout: lots\n", ["2:12: control.holdout:"]),
+    "out of bounds": ("initial_window: {max: 4000}\n", ["1:23: initial_window.max:"]),
+    "duplicate key": ("ack: {enabled: true}\nack: {enabled: false}\n", ["2:1: ack:"]),
+    "bad CIDR": ("paths:\n  rules:\n    - match: [10.0.0.1/8]\n", ["3:15: paths.rules[0].match[0]:"]),
+    "empty file": ("", ["1:1:"]),
+    "several at once": ("acks: 1\ncontrol: {holdout: 2}\n", ["1:1: acks:", "2:20: control.holdout:"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_configuration_attaches_nothing(lab: Lab, tmp_path: Path, name: str) -> None:
+    text, places = BAD[name]
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    for command in ("run", "check"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "agent", command, "--config", str(path)],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 2
+        for place in places:
+            assert f"{path}:{place}" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert attached(lab.server_cgroup) == []
+
+
+def test_a_cgroup_that_is_not_there(lab: Lab, tmp_path: Path) -> None:
+    config = configuration(lab, tmp_path, attach={"cgroups": ["no/such/group"]})
+    ended = subprocess.run(
+        [sys.executable, "-m", "agent", "run", "--config", str(config)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "attach.cgroups" in ended.stderr
+
+
+def test_reload_is_all_or_nothing(lab: Lab, tmp_path: Path) -> None:
+    config = configuration(lab, tmp_path, control={"holdout": 0})
+    with RunningAgent(lab, config) as agent:
+        lab.fetch("path", size=2_000, count=5)
+        assert agent.settled("connections_treated_total", 5) == 5
+        good = config.read_text(encoding="utf-8")
+        config.write_text(good + "nonsense: true\n", encoding="utf-8")
+        agent.process.send_signal(signal.SIGHUP)
+        assert agent.settled("config_last_reload_successful", 0) == 0
+        assert "nonsense" in agent.log()
+        lab.fetch("path", size=2_000, count=5)
+        assert agent.settled("connections_treated_total", 10) == 10
+        # Everything is left out from now on.
+        configuration(lab, tmp_path, paths={"rules": [{"match": ["10.77.0.0/16"], "exclude": True}]})
+        agent.process.send_signal(signal.SIGHUP)
+        assert agent.settled("config_last_reload_successful", 1) == 1
+        lab.fetch("path", size=2_000, count=7)
+        assert agent.settled("connections_untouched_total", 7, reason="excluded") == 7
+
+
+def test_detach_takes_the_programs_off_a_hung_agent(lab: Lab, tmp_path: Path) -> None:
+    with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+        agent.process.send_signal(signal.SIGSTOP)
+        ended = subprocess.run(
+            [sys.executable, "-m", "agent", "detach", "--json"], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["detached"] >= len(BOTH)
+        assert attached(lab.server_cgroup) == []
+
+
+def test_start_time_and_memory(lab: Lab, tmp_path: Path) -> None:
+    """Attached within 1.5 s and below 70 MB: the best of three starts, since the machine may be busy."""
+    starts = []
+    for _ in range(3):
+        with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+            starts.append(agent.ready_after)
+            lab.fetch("path", size=10_000, count=300, concurrency=8)
+            agent.settled("connections_closed_total", 300)
+            agent.get("/metrics")
+            assert agent.rss_kb() < 70 * 1024
+    assert min(starts) < 1.5, starts
