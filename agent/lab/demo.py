@@ -13,11 +13,12 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from agent.display import size
 from agent.errors import LabError, UsageError
 from agent.lab.agent_process import AgentProcess
 from agent.lab.demo_view import Progress, progress_view, show_result
@@ -33,10 +34,13 @@ LEAST_SECONDS = 15.0
 _HOST_CONGESTION = "cubic"
 _SETTINGS = {"control": {"interval": "1s"}, "sampling": {"interval": "500ms"}}  # the rest is default
 _SHARES = {"before": 0.24, "learning": 0.52, "after": 0.24}  # of the time that the set-up leaves
-_OVERHEAD = 9.0  # seconds for set-up, the agent's start, and the objects under way at the end of each phase
+_OVERHEAD = 10.0  # seconds for set-up, the agent's start, and the objects under way at the end of each phase
 _PATIENCE = 60.0  # seconds an object under way may take after its phase
 _ERRORS_SHOWN = 5
 _REFRESH = 0.5  # seconds
+_SEEN_AT_LEAST = 0.5  # of the last phase's connections; the rest allows for evidence fading and samples not drawn yet
+
+_Policy = tuple[float, list[dict[str, Any]]]  # connections learnt from; by dimension: what was chosen and why
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class DemoPath:
     def text(self) -> str:
         """What people read."""
         link = self.spec.down
-        parts = [f"{self.size / 1000:g} KB", f"{2 * link.delay_ms:g} ms RTT", f"{link.rate_mbps:g} Mb/s"]
+        parts = [size(self.size), f"{2 * link.delay_ms:g} ms RTT", f"{link.rate_mbps:g} Mb/s"]
         parts.append(f"{link.loss:.0%} loss" if link.loss else f"queue of {link.queue_packets} packets")
         return ", ".join(parts)
 
@@ -66,7 +70,7 @@ PATHS = (
     # Larger windows overflow the queue: the agent must leave it alone.
     DemoPath(PathSpec.symmetric("short queue", rate_mbps=12, delay_ms=5, queue_packets=10), 100_000, 1),
     # Cubic takes every loss for congestion.
-    DemoPath(PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=500, loss=0.01), 1_000_000, 3),
+    DemoPath(PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=500, loss=0.01), 1_500_000, 3),
 )
 
 
@@ -144,9 +148,11 @@ def run_demo(seconds: float, progress: Progress) -> DemoResult:
         with AgentProcess(lab, _SETTINGS) as run.agent:
             progress.phase("the agent learns", seconds * _SHARES["learning"])
             run.phase(seconds * _SHARES["learning"])
+            learnt = {path.name: run.policy(path) for path in PATHS}
             progress.phase("after: the agent goes on", seconds * _SHARES["after"])
             after = run.phase(seconds * _SHARES["after"])
             facts = {path.name: run.policy(path) for path in PATHS}
+            _check_attached(learnt, facts, after)
         paths = [
             PathResult(path.name, path.text, before[path.name], after[path.name], *facts[path.name]) for path in PATHS
         ]
@@ -181,7 +187,7 @@ class _Run:
             for path, completions in zip(PATHS, done, strict=True)
         }
 
-    def policy(self, path: DemoPath) -> tuple[float, list[dict[str, Any]]]:
+    def policy(self, path: DemoPath) -> _Policy:
         """How many connections the agent learnt from, and what it chose by dimension."""
         facts = self.agent.explain(self._lab.address(path.name)) if self.agent else None
         if facts is None:
@@ -225,6 +231,20 @@ class _Run:
         counters = self._lab.counters()
         self.late = max(self.late, counters.late_max)
         return counters
+
+
+def _check_attached(before: Mapping[str, _Policy], after: Mapping[str, _Policy], phase: Mapping[str, Phase]) -> None:
+    """Raises LabError if the agent did not see the connections of the last phase.
+
+    It does not notice that its programs are taken off, and the result would be unfair to it.
+    """
+    seen = sum(connections for connections, _ in after.values()) - sum(
+        connections for connections, _ in before.values()
+    )
+    if seen < _SEEN_AT_LEAST * sum(each.objects for each in phase.values()):
+        raise LabError(
+            "the agent's programs were taken off in the middle, as `tcptuned detach` does: run the demo again"
+        )
 
 
 def _summary(completions: Sequence[Completion], lost: float | None) -> Phase:

@@ -142,7 +142,7 @@ def show_result(result: DemoResult) -> None:
         "connections that are\nnot held out. Lost: of the packets to the clients; a lost one is sent again."
     )
     if result.late_ms > _LATE_MS:
-        console.print(f"This machine is busy: packets came up to {result.late_ms:.0f} ms late. Try again when it is idle.")
+        console.print(f"This machine is busy: packets came up to {result.late_ms:.0f} ms late; try again later.")
     if failed := sum(path.before.errors + path.after.errors for path in result.paths):
         console.print(f"{failed} objects failed and are not in the times.", style="red")
     for text in result.errors:
