@@ -30,7 +30,7 @@ from agent.preflight import require_system
 
 __all__ = ["PATHS", "DemoPath", "run_demo", "show_demo"]
 
-LEAST_SECONDS = 15.0
+LEAST_SECONDS = 20.0
 _HOST_CONGESTION = "cubic"
 _SETTINGS = {"control": {"interval": "1s"}, "sampling": {"interval": "500ms"}}  # the rest is default
 _SHARES = {"before": 0.24, "learning": 0.52, "after": 0.24}  # of the time that the set-up leaves

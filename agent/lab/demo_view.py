@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +23,7 @@ __all__ = ["Progress", "progress_view", "show_result"]
 
 _PLAIN_WIDTH = 160  # columns of output that goes into a file or a pipe
 _NO_CHANGE = 0.05  # ratios this close to 1 are called alike
+_LONG_ENOUGH = 45.0  # seconds
 _LATE_MS = 20.0  # a busier machine than this spoils the figures
 
 
@@ -86,7 +87,7 @@ class _Live:
 
     def __rich__(self) -> Group:
         spent = min(time.monotonic() - self._began, self._seconds)
-        rest = f"  {self._seconds - spent:.0f} s left" if spent < self._seconds else "  …"
+        rest = f"  {self._seconds - spent:.0f} s left" if spent < self._seconds else "  ..."
         table = Table(box=None, pad_edge=False)
         for name in ("path", "what it is", "objects", "recent median", "agent's choice"):
             table.add_column(name, justify="right" if name in {"objects", "recent median"} else "left")
@@ -118,29 +119,34 @@ def progress_view(paths: Mapping[str, str] | None, total: float) -> Iterator[Pro
 def show_result(result: DemoResult) -> None:
     """Prints the tables."""
     console = _console()
-    times = _table("Completion time of an object, kernel's defaults and then the agent", {
-        "path": "left", "what it is": "left", "objects": "right", "median before": "right", "after": "right",
-        "ratio": "right", "mean before": "right", "after ": "right", "ratio ": "right", "lost before": "right",
-        "after  ": "right", "": "left",
-    })  # fmt: skip
+    times = _table(
+        "Time of an object: the kernel's defaults -> with the agent",
+        ("path", "", ">median ms", ">ratio", ">mean ms", ">ratio", ">lost"),
+    )
     for path in result.paths:
+        before, after = path.before, path.after
         times.add_row(
-            path.name, path.description, f"{path.before.objects} / {path.after.objects}",
-            _ms(path.before.median_ms), _ms(path.after.median_ms), _ratio(path.median_ratio),
-            _ms(path.before.mean_ms), _ms(path.after.mean_ms), _ratio(path.mean_ratio),
-            percent(path.before.lost), percent(path.after.lost), _verdict(path),
+            path.name, _verdict(path),
+            _pair(before.median_ms, after.median_ms), _ratio(path.median_ratio),
+            _pair(before.mean_ms, after.mean_ms), _ratio(path.mean_ratio),
+            f"{percent(before.lost)} -> {percent(after.lost)}",
         )  # fmt: skip
     console.print(times)
     for path in result.paths:
-        title = f"{path.name}: learnt from {path.learnt_from:,.0f} connections"
-        policy = _table(title, {"dimension": "left", "choice": "left", "share": "right", "why": "left"})
+        console.print(
+            f"\n{path.name}: {path.description}; objects: {path.before.objects} before, {path.after.objects} after"
+        )
+        title = f"decided from what {path.learnt_from:,.0f} connections did"
+        policy = _table(title, ("dimension", "choice", ">share", "why"))
         for entry in path.policy:
             policy.add_row(entry["dimension"], entry["chosen"], f"{entry['probability']:.0%}", entry["reason"])
         console.print(policy)
     console.print(
-        "\nAfter: all connections of that time, the holdout and those that try other arms among them. Share: of the "
-        "connections that are\nnot held out. Lost: of the packets to the clients; a lost one is sent again."
+        "\nWith the agent: all connections of that time, also those it holds out or tries other arms on. Share: of the "
+        "connections that are not held out. Lost: of the packets to the clients; a lost one is sent again."
     )
+    if result.seconds < _LONG_ENOUGH:
+        console.print("So short a demo is over before the agent has learnt all it can: --seconds 60 shows more.")
     if result.late_ms > _LATE_MS:
         console.print(f"This machine is busy: packets came up to {result.late_ms:.0f} ms late; try again later.")
     if failed := sum(path.before.errors + path.after.errors for path in result.paths):
@@ -149,10 +155,12 @@ def show_result(result: DemoResult) -> None:
         console.print(f"  {text}", style="red")
 
 
-def _table(title: str, columns: Mapping[str, str]) -> Table:
+def _table(title: str, columns: Sequence[str]) -> Table:
+    """A table without rows; a column whose name begins with > holds numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name, side in columns.items():
-        table.add_column(name, justify="left" if side == "left" else "right", no_wrap=side == "right")
+    for name in columns:
+        number = name.startswith(">")
+        table.add_column(name.removeprefix(">"), justify="right" if number else "left", no_wrap=number)
     return table
 
 
@@ -163,6 +171,10 @@ def _console() -> Console:
 
 def _ms(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f} ms"
+
+
+def _pair(before: float | None, after: float | None) -> str:
+    return " -> ".join(NOTHING if value is None else whole(value) for value in (before, after))
 
 
 def _ratio(value: float | None) -> str:

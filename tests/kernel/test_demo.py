@@ -86,7 +86,7 @@ def test_the_demo_measures_three_paths_and_leaves_nothing_behind(tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
-    demo = start(tmp_path, "--seconds", "15")
+    demo = start(tmp_path, "--seconds", "20")
     deadline = time.monotonic() + 30.0
     while not any("agent run" in line for line in processes(demo.pid)):
         assert demo.poll() is None
@@ -101,7 +101,7 @@ def test_an_interrupt_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
 
 def test_too_short_a_demo_is_refused(tmp_path: Path) -> None:
     demo = start(tmp_path, "--seconds", "nan")
-    assert "at least 15" in demo.communicate(timeout=30)[1]
+    assert "at least 20" in demo.communicate(timeout=30)[1]
     assert demo.returncode == 2
 
 
