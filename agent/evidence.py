@@ -7,6 +7,7 @@ paths decide for networks that are not known yet.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,13 @@ from agent.libbpf import Array
 from controllers import Evidence, Field
 from controllers.base import LOG_CENTRE
 
-__all__ = ["EvidenceStore", "fields_of"]
+__all__ = ["MOST_WEIGHT", "EvidenceStore", "fade", "fields_of"]
+
+# Connections that the arms of a path remember at most: where there are many, what was true ten minutes ago must not
+# outvote the last hundred. The two sides of the comparison keep everything.
+MOST_WEIGHT = 500.0
+# Below this many connections, transfers and segments nothing is left but rounding.
+_NOTHING = 1e-3
 
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 
@@ -71,7 +78,12 @@ class EvidenceStore:
     def age(self, now: float) -> None:
         """Lets all sums fade to what they are worth at `now` (seconds, monotonic)."""
         if self._aged is not None:
-            self._sums[: self._length] *= np.float32(0.5 ** ((now - self._aged) / self.half_life))
+            factor = 0.5 ** (max(0.0, now - self._aged) / self.half_life)
+            sums = self._sums[: self._length]
+            fade(sums[: self.groups], factor, most=np.inf)
+            fade(sums[self.groups :, self.holdout_slot :], factor, most=np.inf)
+            for first, last in pairwise(self._offsets):
+                fade(sums[self.groups :, first:last], factor)
         self._aged = now
 
     def absorb(self, keys: Array, rows: Array, *, generation: int, now: float) -> None:
@@ -147,6 +159,19 @@ class EvidenceStore:
                 new = np.zeros((len(old) * 2, *old.shape[1:]), old.dtype)
                 new[: len(old)] = old
                 setattr(self, name, new)
+
+
+def fade(sums: Array, factor: float, *, most: float = MOST_WEIGHT) -> None:
+    """Multiplies by `factor`, in place; shape (paths, slots, fields).
+
+    A path whose slots hold more than `most` closed connections is brought down to these, all slots alike: a comparison
+    between them stays as it is. What has faded away becomes exactly zero.
+    """
+    weight = factor * sums[:, :, Field.CLOSED].sum(axis=1, dtype=np.float64)
+    factors = factor * np.minimum(1.0, most / np.maximum(weight, 1.0))
+    sums *= factors[:, None, None].astype(np.float32)
+    left = sums[:, :, Field.CLOSED] + sums[:, :, Field.TRANSFERS] + sums[:, :, Field.SEGMENTS]
+    sums[left < _NOTHING] = 0.0
 
 
 def fields_of(rows: Array, direction: str) -> Array:

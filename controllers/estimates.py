@@ -25,13 +25,6 @@ class TimeEstimate:
     mean: Floats
     variance: Floats
 
-    def faster(self, arm: int | Floats, than: int = 0) -> Floats:
-        """By how many standard errors `arm` is faster than `than`, shape (paths,)."""
-        rows = np.arange(len(self.mean))
-        difference = self.mean[:, than] - self.mean[rows, arm]
-        error = np.sqrt(self.variance[:, than] + self.variance[rows, arm])
-        return np.where(np.isfinite(error), difference / np.where(np.isfinite(error), error, 1.0), 0.0)
-
 
 def transfer_time(evidence: Evidence) -> TimeEstimate:
     """Mean log2 time per arm, adjusted for the sizes that the arm happened to get (analysis of covariance).
@@ -39,14 +32,17 @@ def transfer_time(evidence: Evidence) -> TimeEstimate:
     The slope of time on size is estimated within the arms of a path, so a difference between arms cannot hide in it.
     Sizes do not depend on the arm, as arms are drawn at random; the adjustment only takes noise away.
     """
-    sums = evidence.sums.astype(np.float64)
-    count = sums[:, :, Field.TRANSFERS]
+
+    def column(field: Field) -> Floats:
+        return evidence[field].astype(np.float64)
+
+    count = column(Field.TRANSFERS)
     safe = np.maximum(count, 1e-9)
-    time = sums[:, :, Field.LOG_TIME] / safe
-    size = sums[:, :, Field.LOG_BYTES] / safe
-    spread_time = np.maximum(sums[:, :, Field.LOG_TIME_SQUARED] - count * time**2, 0.0)
-    spread_size = np.maximum(sums[:, :, Field.LOG_BYTES_SQUARED] - count * size**2, 0.0)
-    together = sums[:, :, Field.LOG_TIME_BYTES] - count * time * size
+    time = column(Field.LOG_TIME) / safe
+    size = column(Field.LOG_BYTES) / safe
+    spread_time = np.maximum(column(Field.LOG_TIME_SQUARED) - count * time**2, 0.0)
+    spread_size = np.maximum(column(Field.LOG_BYTES_SQUARED) - count * size**2, 0.0)
+    together = column(Field.LOG_TIME_BYTES) - count * time * size
 
     # A path whose transfers all have one size tells nothing about the slope; 0.01 keeps rounding out of it.
     total_size = spread_size.sum(axis=1, keepdims=True)
@@ -73,9 +69,14 @@ def retransmission(evidence: Evidence) -> Floats:
 
 def rtt_inflation(evidence: Evidence) -> Floats:
     """Mean RTT over the path's least: 1 is an empty queue; 1 where nothing was measured."""
-    return np.maximum(np.where(evidence[Field.BASE_RTT] > 0, _ratio(evidence[Field.RTT], evidence[Field.BASE_RTT]), 1.0), 1.0)
+    base = evidence[Field.BASE_RTT].astype(np.float64)
+    measured = base > 0
+    ratio: Floats = np.where(measured, evidence[Field.RTT] / np.where(measured, base, 1.0), 1.0)
+    return np.maximum(ratio, 1.0)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
-    ratio: Floats = part.astype(np.float64) / np.maximum(whole, 1e-9)
-    return np.where(whole > 0, ratio, 0.0)
+    """A share: 0 to 1, whatever the sums say."""
+    some = whole > 0
+    ratio: Floats = np.where(some, part.astype(np.float64) / np.where(some, whole, 1.0), 0.0)
+    return np.clip(ratio, 0.0, 1.0)

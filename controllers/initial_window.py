@@ -1,9 +1,10 @@
 """The initial window by trial: climb the ladder while the first window loses nothing, stay where transfers are fastest.
 
 Arms are windows in rising order, arm 0 is the kernel's. A path starts at the default and tries one larger window after
-the other, each for a few connections; the first that loses clearly more than the default ends the climb. Among those
-tried, the fastest is chosen, the smaller one when there is little between them. The rest of the connections keep every
-tried window's evidence fresh. As evidence fades with its half-life, so do verdicts, and the climb begins again.
+the other, each for a few connections; the first that loses clearly more than the default ends the climb. A window that
+did well vouches for the smaller ones: all of these are safe, and each is drawn as often as it is likely to be the
+fastest, the fastest so far twice as often. As evidence fades with its half-life, so do verdicts, and the climb goes on
+from the largest window that is still known to be safe.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from controllers.base import ARM_DEFAULT, Decision, Evidence, Field
 from controllers.estimates import transfer_time
+from controllers.thompson import believe, likely_best
 from controllers.veto import loses_more
 
 __all__ = ["ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
@@ -20,12 +22,15 @@ __all__ = ["ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
 # The design's ladder: about a factor of sqrt(2) a step.
 LADDER = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
 
-ENOUGH = 6.0  # connections that filled a window before the next is tried
-TOO_SMALL = 4 * ENOUGH  # connections that could not fill it: larger ones would not be filled either
+ENOUGH = 4.0  # connections that filled a window before the next is tried
+TOO_SMALL = 10.0  # connections of a window after which it is known whether transfers fill it
+FILLED = 0.05  # the share of them that must fill it for it to be of use
 TRIAL_SHARE = 0.5  # of the connections while climbing
-FRESH_SHARE = 0.1  # of the connections afterwards, for all other windows together
-SMALLER_IS_BETTER = 0.01  # of log2 time per step: less than 1 % faster is not worth a larger burst
-DOUBT = 0.5  # standard errors added to every mean: the better known of two equals wins
+FRESH_SHARE = 0.1  # of the connections at least, for all safe windows together
+SMALLER_IS_BETTER = 0.02  # of log2 time a step: less than 1.4 % faster is not worth a larger burst
+UNKNOWN_SPREAD = 0.3  # log2: a window not seen lately may be 20 % faster or slower than the others
+DOUBT = 0.5  # standard errors: the better known of two equals wins
+CLEARLY = 1.0  # standard errors by which a window must be faster than the default
 
 REASONS = (
     "no evidence yet: the kernel's default",
@@ -41,11 +46,16 @@ UNKNOWN, CLIMBING, LOSS, FASTEST, NO_GAIN, SHORT = range(len(REASONS))
 def ladder(least: int, most: int, *, arms: int) -> tuple[int, ...]:
     """The windows to try, in segments, rising, within the bounds; at most `arms` - 1, as arm 0 is the default of 10.
 
-    Windows below the default are not on the ladder: `least` above 10 leaves out the steps below it.
+    Windows below the default are not on the ladder: `least` above 10 leaves out the steps below it. When there are too
+    many steps, the remaining ones are spread evenly, so that the first is still a small one.
     """
-    steps = [window for window in LADDER if window > LADDER[0] and least <= window < most]
-    steps.append(max(most, least))
-    return tuple(dict.fromkeys(steps[-(arms - 1) :])) if most > LADDER[0] else ()
+    if most <= LADDER[0]:
+        return ()
+    steps = [window for window in LADDER[1:] if least <= window < most] + [most]
+    room = arms - 1
+    if len(steps) > room:
+        steps = [steps[round(number * (len(steps) - 1) / (room - 1))] for number in range(room)]
+    return tuple(steps)
 
 
 class InitialWindowTrial:
@@ -56,50 +66,45 @@ class InitialWindowTrial:
         del now  # evidence ages by itself
         paths, arms = len(evidence), len(evidence.arms)
         rows, index = np.arange(paths), np.arange(arms)
-        filled = evidence[Field.FIRST_WINDOWS].astype(np.float64)
+        filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
         # Where one window loses, larger ones are not tried.
         loses = loses_more(evidence[Field.FIRST_WINDOW_LOSSES], evidence[Field.FIRST_WINDOW_SEGMENTS], at_least=2.0)
         vetoed = _and_larger(loses)
-        tried = filled >= ENOUGH
-        short = ~tried & (evidence[Field.CLOSED] >= TOO_SMALL)
-        stops = vetoed | _and_larger(short)
+        tried = (filled >= ENOUGH) & ~vetoed
+        top = np.where(tried.any(axis=1), arms - 1 - tried[:, ::-1].argmax(axis=1), ARM_DEFAULT)
+        safe = (index <= top[:, None]) & ~vetoed
 
-        # The window on trial: the smallest that is still unknown, when nothing stops the climb before it.
-        unknown = np.logical_not(tried | stops)
-        climbing = unknown.any(axis=1)
-        trial = np.where(climbing, unknown.argmax(axis=1), ARM_DEFAULT)
-        # Everything below the trial is known; what faded above it does not count until the climb is there again.
-        usable = tried & ~vetoed & (~climbing[:, None] | (index < trial[:, None]))
-        usable[:, ARM_DEFAULT] = True
+        # The window on trial: the next one up, once anything is known at all.
+        short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
+        trial = np.minimum(top + 1, arms - 1)
+        known = tried.any(axis=1)
+        ends_short = short[rows, np.where(known, trial, ARM_DEFAULT)]
+        climbing = known & (top < arms - 1) & ~vetoed[rows, trial] & ~ends_short
 
         estimate = transfer_time(evidence)
-        known = usable & np.isfinite(estimate.variance)
-        score = np.where(
-            known,
-            estimate.mean + DOUBT * np.sqrt(np.where(known, estimate.variance, 0.0)) + SMALLER_IS_BETTER * index,
-            np.inf,
-        )
-        chosen = np.where(known.any(axis=1), score.argmin(axis=1), ARM_DEFAULT)
+        centre, spread = believe(-estimate.mean, estimate.variance, UNKNOWN_SPREAD)
+        centre -= SMALLER_IS_BETTER * index
+        chosen = np.where(safe, centre - DOUBT * spread, -np.inf).argmax(axis=1)
+        gain = centre[rows, chosen] - centre[:, ARM_DEFAULT]
+        chosen[gain < CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT])] = ARM_DEFAULT
 
-        others = usable.copy()
-        others[rows, chosen] = False
-        number = np.maximum(others.sum(axis=1, keepdims=True), 1)
-        probabilities = np.where(others, FRESH_SHARE / number, 0.0)
-        trials = climbing & (trial != chosen)
-        probabilities[rows[trials], trial[trials]] = TRIAL_SHARE
+        least = safe * (FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True), 1))
+        probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe) + least
+        probabilities *= np.where(climbing, 1.0 - TRIAL_SHARE, 1.0)[:, None]
+        probabilities[rows[climbing], trial[climbing]] = TRIAL_SHARE
         probabilities[rows, chosen] = 0.0
         probabilities[rows, chosen] = 1.0 - probabilities.sum(axis=1)
 
-        reason = np.full(paths, FASTEST)
-        reason[chosen == ARM_DEFAULT] = NO_GAIN
-        reason[short.any(axis=1)] = SHORT
-        reason[loses.any(axis=1)] = LOSS
+        ended = chosen == top
+        reason = np.where(chosen == ARM_DEFAULT, NO_GAIN, FASTEST)
+        reason[ended & ends_short] = SHORT
+        reason[ended & (top < arms - 1) & vetoed[rows, trial]] = LOSS
         reason[climbing] = CLIMBING
-        reason[~(evidence[Field.CLOSED] > 0).any(axis=1)] = UNKNOWN
+        reason[~(closed > 0).any(axis=1) | (arms == 1)] = UNKNOWN
         return Decision(probabilities, chosen, reason, REASONS)
 
 
 def _and_larger(arms: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The arms marked, and every larger one."""
-    return np.cumsum(arms, axis=1) > 0
+    return np.logical_or.accumulate(arms, axis=1)

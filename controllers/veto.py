@@ -22,8 +22,9 @@ def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.boo
 
     `lost` and `sent` are segments; fewer than `at_least` lost segments are never clear. Arm 0 is never vetoed.
     """
-    lost = lost.astype(np.float64)
     sent = np.maximum(sent.astype(np.float64), 1e-9)
+    # A segment may be lost again when it is sent again; a share above 1 is none.
+    lost = np.clip(lost.astype(np.float64), 0.0, sent)
     share = lost / sent
     # Agresti and Coull's added counts keep a share of exactly 0 or 1 from looking certain.
     smooth = (lost + 1.0) / (sent + 4.0)
@@ -32,7 +33,7 @@ def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.boo
     # Without connections on the default, a base of 0 is assumed: the cautious side.
     base_variance = np.where(sent[:, ARM_DEFAULT, None] >= 1, variance[:, ARM_DEFAULT, None], 0.0)
     excess = share - base
-    clear = excess / np.sqrt(variance + base_variance) > CLEARLY
+    clear = excess > CLEARLY * np.sqrt(variance + base_variance)
     vetoed: NDArray[np.bool_] = (excess > LIMIT) & clear & (lost >= at_least)
     vetoed[:, ARM_DEFAULT] = False
     return vetoed
