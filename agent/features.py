@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from pathlib import Path
 
-__all__ = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "algorithms", "effective_capabilities", "host_congestion",
-           "jiffy_us", "kernel_version"]  # fmt: skip
+__all__ = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SYS_ADMIN", "algorithms", "effective_capabilities",
+           "has_tcp_option", "host_congestion", "jiffy_us", "kernel_version", "module_known", "receive_buffer",
+           "setting"]  # fmt: skip
 
 # include/uapi/linux/capability.h
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
+CAP_PERFMON = 38
 CAP_BPF = 39
 
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; Python has no name for it
@@ -49,3 +52,34 @@ def jiffy_us() -> int:
     The resolution of the coarse clock is exactly one tick, whatever the kernel's configuration.
     """
     return min(10_000, math.ceil(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e6))
+
+
+def setting(name: str) -> str:
+    """A setting below /proc/sys, such as "net/core/bpf_jit_enable"; OSError if it is not there or not readable."""
+    return (Path("/proc/sys") / name).read_text(encoding="ascii").strip()
+
+
+def receive_buffer() -> tuple[int, int, int]:
+    """net.ipv4.tcp_rmem of this network namespace: least, initial and greatest receive buffer in bytes."""
+    least, initial, greatest = map(int, setting("net/ipv4/tcp_rmem").split())
+    return least, initial, greatest
+
+
+def has_tcp_option(number: int) -> bool:
+    """Whether the kernel knows this socket option of the level SOL_TCP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.getsockopt(socket.IPPROTO_TCP, number)
+        except OSError:
+            return False
+    return True
+
+
+def module_known(name: str) -> bool:
+    """Whether `modprobe NAME` would find a module for the running kernel (man 5 modules.dep)."""
+    try:
+        text = Path("/lib/modules", os.uname().release, "modules.dep").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    files = (line.partition(":")[0].rpartition("/")[2] for line in text.splitlines())
+    return any(file.partition(".ko")[0].replace("-", "_") == name for file in files)
