@@ -85,6 +85,10 @@ class RunningAgent:
         found: dict[str, Any] = json.loads(self.get(f"/api/v1/paths?address={address}"))
         return found
 
+    def chosen(self, address: str, dimension: str) -> str:
+        """The arm held to be best for an address."""
+        return next(str(each["chosen"]) for each in self.explain(address)["dimensions"] if each["name"] == dimension)
+
     def samples(self) -> Samples:
         """Every sample of /metrics by name and labels."""
         return {

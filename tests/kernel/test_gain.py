@@ -1,0 +1,83 @@
+"""What the agent is for: real transfers get faster where they can, and nowhere slower."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median
+
+from running import RunningAgent, configuration, require_root, until
+
+from agent.lab.lab import Lab
+from agent.lab.spec import PathSpec
+from agent.lab.workload import Completion, Transfer
+
+LONG = PathSpec.symmetric("long", rate_mbps=50, delay_ms=50, queue_packets=400)
+SHORT = PathSpec.symmetric("short", rate_mbps=12, delay_ms=5, queue_packets=10)
+LOSSY = PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=200, loss=0.01)
+
+
+def seconds(completions: Sequence[Completion]) -> list[float]:
+    assert [each.error for each in completions] == [None] * len(completions)
+    return [each.seconds for each in completions]
+
+
+def test_a_window_for_each_path_behind_one_gateway(tmp_path: Path) -> None:
+    """One round trip fewer on the long path; the short one, whose queue holds no more than the default, stays as it is.
+
+    An untuned client's first receive window of about 64 KB allows no more than one round trip fewer.
+    """
+    require_root()
+    with Lab([LONG, SHORT]) as lab:
+        def load(long: int, short: int) -> list[list[Completion]]:
+            return lab.run(
+                [
+                    Transfer(path="long", size=100_000, count=long, concurrency=4),
+                    Transfer(path="short", size=100_000, count=short, concurrency=1),
+                ]
+            )
+
+        default_long, default_short = load(100, 300)
+        with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+            long, short = load(400, 400)
+            windows = {path: agent.chosen(str(lab.address(path, 4)), "initial_window") for path in ("long", "short")}
+    gain = median(seconds(long)) / median(seconds(default_long))
+    decided = median(seconds(long[300:])) / median(seconds(default_long))
+    harm = fmean(seconds(short)) / fmean(seconds(default_short))
+    print(f"long: median {gain:.3f} over all 400, {decided:.3f} over the last 100; short: mean {harm:.3f}")
+    assert gain <= 0.78
+    assert decided <= 0.78
+    assert harm <= 1.05
+    assert windows["long"] in {"iw28", "iw40", "iw56", "iw80"}
+    assert windows["short"] == "default"
+
+
+def test_the_right_algorithm_under_random_loss(tmp_path: Path) -> None:
+    """10 MB at 1 % loss: the goodput of what is chosen is at least twice cubic's, the host's default."""
+    require_root()
+    size = 10_000_000
+    with Lab([LOSSY]) as lab:
+        default = lab.fetch("lossy", size=size, count=4, concurrency=4)
+        with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+            address = str(lab.address("lossy", 4))
+            learning = lab.start(Transfer(path="lossy", size=size, count=None, concurrency=6, seconds=150))
+            until(lambda: agent.chosen(address, "congestion") == "bbr", 120, "bbr was not chosen")
+            learning.stop()
+            learnt = len(learning.wait(60))
+            after = lab.fetch("lossy", size=size, count=12, concurrency=1)
+    # The holdout and the arms kept fresh are in it.
+    ratio = median(seconds(default)) / median(seconds(after))
+    print(f"goodput {ratio:.1f} times the default's, learnt from {learnt} transfers")
+    assert ratio >= 2.0
+
+
+def test_nothing_is_slower_where_there_is_nothing_to_gain(tmp_path: Path) -> None:
+    """Objects that fit into the default's first window: whatever is chosen, they take as long as before."""
+    require_root()
+    with Lab([LONG]) as lab:
+        with RunningAgent(lab, configuration(lab, tmp_path)):
+            tuned = seconds(lab.fetch("long", size=5_000, count=200, concurrency=4))
+        default = seconds(lab.fetch("long", size=5_000, count=200, concurrency=4))
+    assert median(tuned) / median(default) <= 1.03
+    assert all(second >= 0.19 for second in itertools.chain(tuned, default))  # two round trips of 100 ms
