@@ -28,7 +28,7 @@ from agent.lab.spec import PathSpec
 from agent.lab.workload import Completion, Transfer
 from agent.preflight import require_system
 
-__all__ = ["PATHS", "DemoPath", "run_demo", "show_demo"]
+__all__ = ["PATHS", "DemoPath", "Phase", "check_attached", "run_demo", "show_demo"]
 
 LEAST_SECONDS = 20.0
 _HOST_CONGESTION = "cubic"
@@ -152,7 +152,7 @@ def run_demo(seconds: float, progress: Progress) -> DemoResult:
             progress.phase("after: the agent goes on", seconds * _SHARES["after"])
             after = run.phase(seconds * _SHARES["after"])
             facts = {path.name: run.policy(path) for path in PATHS}
-            _check_attached(learnt, facts, after)
+            check_attached(learnt, facts, after)
         paths = [
             PathResult(path.name, path.text, before[path.name], after[path.name], *facts[path.name]) for path in PATHS
         ]
@@ -233,7 +233,7 @@ class _Run:
         return counters
 
 
-def _check_attached(before: Mapping[str, _Policy], after: Mapping[str, _Policy], phase: Mapping[str, Phase]) -> None:
+def check_attached(before: Mapping[str, _Policy], after: Mapping[str, _Policy], phase: Mapping[str, Phase]) -> None:
     """Raises LabError if the agent did not see the connections of the last phase.
 
     It does not notice that its programs are taken off, and the result would be unfair to it.

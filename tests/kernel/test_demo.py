@@ -15,7 +15,7 @@ import pytest
 
 from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
-from agent.lab.demo import PATHS
+from agent.lab.demo import PATHS, Phase, check_attached
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.topology import cgroup2_mount
@@ -112,3 +112,10 @@ def test_an_agent_that_does_not_start_is_an_error_with_its_log() -> None:
         AgentProcess(lab, {"control": {"interval": "often"}}),
     ):
         raise AssertionError("it started")
+
+
+def test_figures_of_an_agent_that_was_detached_are_refused() -> None:
+    phase = {"p": Phase(objects=100, errors=0, median_ms=1.0, mean_ms=1.0, lost=0.0)}
+    check_attached({"p": (500.0, [])}, {"p": (590.0, [])}, phase)
+    with pytest.raises(LabError, match="detach"):
+        check_attached({"p": (500.0, [])}, {"p": (493.0, [])}, phase)
