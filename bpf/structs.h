@@ -86,11 +86,30 @@ struct row {
  * application chose, and the memory with it. */
 struct connection {
     struct row_key key;
+    /* what every round touches, together */
+    u64 event_ns; /* the last sign of life */
+    u64 flushed_ns;
+    u32 rounds;
+    u32 rtt_us;
+    u32 base_rtt_us;
+    u32 delivered_segments;
+    u32 delivery_us;
+    u32 busy_us;
+    u8 observed; /* all but the choices is in use */
+    u8 lost_since_event;
+    u8 chose_congestion; /* the application, before or after the connection began */
+    u8 chose_user_timeout;
+    u8 opened_counted;
+    u8 sent_ended;
+    u8 received_ended;
+    u8 syn_acknowledged; /* the SYN is among the acknowledged bytes: active opens */
+    u8 fin_acknowledged;
+    u8 fin_received;
+    u8 reserved[2];
+    u32 timeouts;
     u64 established_ns;
     u64 transfer_began_ns;
     u64 transfer_base_bytes;
-    u64 event_ns; /* the last sign of life */
-    u64 flushed_ns;
     u64 flushed_sent_bytes;
     u64 flushed_received_bytes;
     u32 flushed_sent_segments;
@@ -100,26 +119,9 @@ struct connection {
     u32 first_window_end; /* sequence number */
     u32 first_window;     /* segments */
     u32 first_window_losses;
-    u32 timeouts;
-    u32 rounds;
-    u32 rtt_us;
-    u32 base_rtt_us;
-    u32 delivered_segments;
-    u32 delivery_us;
-    u32 busy_us;
-    u8 chose_congestion; /* the application, before or after the connection began */
-    u8 chose_user_timeout;
-    u8 observed; /* all that follows the choices is in use */
-    u8 opened_counted;
-    u8 lost_since_event;
-    u8 sent_ended;
-    u8 received_ended;
-    u8 syn_acknowledged; /* the SYN is among the acknowledged bytes: active opens */
-    u8 fin_acknowledged;
-    u8 fin_received;
-    u8 reserved[2];
     u32 handshake_retransmitted; /* SYN-ACKs, which the kernel counts with the data */
-    u32 received_in_fin_wait2; /* low half of the bytes received when it began */
+    u32 received_in_fin_wait2;   /* low half of the bytes received when it began */
+    u32 reserved_word;
 };
 
 struct rtt_histogram {
