@@ -45,12 +45,11 @@ def decide(utility: Floats, variance: Floats, vetoed: NDArray[np.bool_], evidenc
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     # Until every arm has been seen often enough, those that have not share half of the connections.
     lacking = ~believed & ~vetoed
-    comparing = lacking.any(axis=1)
+    comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
     share = np.where(lacking, 0.5 / np.maximum(lacking.sum(axis=1, keepdims=True), 1), 0.0)
     probabilities = np.where(comparing[:, None], 0.5 * probabilities + share, probabilities)
     # No transfer to judge by, no arm to try: arm 0 alone, until some connection transfers enough.
-    total: Floats = transfers.sum(axis=1)
-    nothing = total < NOTHING
+    nothing = transfers.sum(axis=1) < NOTHING
     probabilities[nothing] = 0.0
     probabilities[nothing, ARM_DEFAULT] = 1.0
 
