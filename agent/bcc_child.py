@@ -3,8 +3,9 @@
 A process that has compiled with BCC holds about 125 MB, most of it LLVM. So a child does it, sends the file descriptors
 of programs and maps through the socket it was given, with the layout of every map, and exits.
 
-Protocol, one message: a JSON object `{"programs": [name...], "maps": [{"name", "key", "leaf"}...]}` with the descriptors
-of the programs, then of the maps, as SCM_RIGHTS; or `{"error": message, "text": compiler's output, "errno": number}`.
+Protocol, one message: a JSON object `{"programs": [name...], "maps": [{"name", "key", "leaf"}...]}` with the
+descriptors of the programs, then of the maps, as SCM_RIGHTS; or `{"error": message, "text": compiler's output,
+"errno": number}`.
 Layouts are lists of `[name, format, shape, offset]` in numpy's terms with the total size, nested for structs.
 """
 

@@ -1,4 +1,4 @@
-"""The command line. Imports happen where they are needed: a second of start-up is worth more than tidiness at the top."""
+"""The command line. Imports happen where they are needed: a fast start is worth more than tidiness at the top."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         if json:
             sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.add_argument("--config", type=Path, help=f"the configuration file (default: {INSTALLED_CONFIG}, if it exists)")
+        sub.add_argument(
+            "--config", type=Path, help=f"the configuration file (default: {INSTALLED_CONFIG}, if it exists)"
+        )
         return sub
 
     run = command("run", _run, "Run the agent in the foreground.")

@@ -43,7 +43,7 @@ def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: 
     windows = ladder(config.initial_window.min, config.initial_window.max, arms=arms)
     names = [
         name for name in config.congestion.allowed
-        if name in algorithms and name != host_congestion and name != "dctcp"  # dctcp needs ECN end to end
+        if name in algorithms and name not in (host_congestion, "dctcp")  # dctcp needs ECN end to end
     ]  # fmt: skip
     by_name = {
         INITIAL_WINDOW: (config.initial_window.enabled, [Arm(f"iw{window}", window) for window in windows]),

@@ -1,11 +1,11 @@
 """Every error the agent raises on purpose.
 
-    TcptunedError               base; carries the exit code of the command line
-    +-- UsageError              wrong arguments or an unsupported system (exit 2)
-    |   +-- ConfigurationError  the configuration file; lists every problem with its place (exit 2)
-    +-- KernelError             a bpf(2) call failed; carries errno
-    |   +-- CompileError        BCC could not build or load the programs; carries the compiler's text
-    +-- LabError                the laboratory could not be set up
+TcptunedError               base; carries the exit code of the command line
++-- UsageError              wrong arguments or an unsupported system (exit 2)
+|   +-- ConfigurationError  the configuration file; lists every problem with its place (exit 2)
++-- KernelError             a bpf(2) call failed; carries errno
+|   +-- CompileError        BCC could not build or load the programs; carries the compiler's text
++-- LabError                the laboratory could not be set up
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The calls of libbpf that the agent needs; libbcc depends on it, so it is there wherever BCC is.
 
-Every function raises KernelError with the kernel's errno. Arrays are contiguous numpy arrays, read and written in place.
+Every function raises KernelError with the kernel's errno. Arrays are contiguous numpy arrays, used in place.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _library() -> ctypes.CDLL:
     try:
         return ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
-        raise UsageError(f"libbpf.so.1 is missing; it comes with BCC (libbpf1 on Debian and Ubuntu): {error}") from error
+        raise UsageError(f"libbpf.so.1 is missing; it comes with BCC (Debian, Ubuntu: libbpf1): {error}") from error
 
 
 def _check(result: int, action: str) -> int:
@@ -63,7 +63,7 @@ def _pointer(array: Array) -> ctypes.c_void_p:
 
 
 def lookup(fd: int, key: Array, value: Array) -> None:
-    """Reads one value; of a per-CPU map, `value` has one element for every possible processor, each padded to 8 bytes."""
+    """Reads one value; of a per-CPU map, `value` has one element (of 8-byte multiples) per possible processor."""
     _check(_library().bpf_map_lookup_elem(fd, _pointer(key), _pointer(value)), "cannot read a BPF map")
 
 
@@ -105,7 +105,9 @@ def drain(fd: int, keys: Array, values: Array) -> list[tuple[Array, Array]]:
     batches = []
     while True:
         count = _U32(len(keys))
-        result = function(fd, start, ctypes.byref(following), _pointer(keys), _pointer(values), ctypes.byref(count), None)
+        result = function(
+            fd, start, ctypes.byref(following), _pointer(keys), _pointer(values), ctypes.byref(count), None
+        )
         if result not in (0, -errno.ENOENT):
             _check(result, "cannot read a BPF map")
         if count.value:
@@ -164,4 +166,3 @@ def _info(fd: int, info: ctypes.Structure, action: str) -> None:
         _check(_library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), action)
     finally:
         os.close(fd)
-

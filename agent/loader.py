@@ -121,6 +121,8 @@ class Loader:
 def _cure(message: dict[str, Any]) -> str:
     text = message["text"] + message["error"]
     if "Operation not permitted" in text:
-        return "the kernel refused to load BPF programs: run as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
+        return (
+            "the kernel refused to load BPF programs: run as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
+        )
     last = [line for line in message["text"].splitlines() if line.strip()][-1:]
     return f"BCC could not build the programs: {message['error']}" + (f" ({last[0].strip()})" if last else "")

@@ -179,5 +179,3 @@ def _number(wanted: Mapping[str, str], name: str, default: int, least: int, most
 def _json(code: int, facts: Mapping[str, Any]) -> Response:
     body = json.dumps(facts, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     return Response(code, body, {"Content-Type": "application/json; charset=utf-8", **_SECURITY})
-
-

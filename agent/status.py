@@ -112,9 +112,7 @@ def _group(snapshot: Snapshot, number: int) -> dict[str, Any]:
         "paths": int(snapshot.paths_by_group[number]),
         "opened": {"active": int(active), "passive": int(passive)},
         "closed": total("closed"),
-        "connections": {
-            name: int(count) for name, count in zip(TREATMENTS, snapshot.connections[number], strict=True)
-        },
+        "connections": {name: int(count) for name, count in zip(TREATMENTS, snapshot.connections[number], strict=True)},
         "sent_bytes": total("sent_bytes"),
         "received_bytes": total("received_bytes"),
         "retransmission": _share(total("retransmitted_segments"), total("sent_segments")),

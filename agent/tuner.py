@@ -158,9 +158,14 @@ class Tuner:
                 self.changes[dimension.name, action] = self.changes.get((dimension.name, action), 0) + 1
                 self.journal.write(
                     Entry(
-                        time.time(), self.name(int(row)), self.groups[self.group(int(row))], dimension.name,
-                        dimension.arms[was].name, dimension.arms[became].name, new.reasons[new.reason[row]],
-                    )  # fmt: skip
+                        time.time(),
+                        self.name(int(row)),
+                        self.groups[self.group(int(row))],
+                        dimension.name,
+                        dimension.arms[was].name,
+                        dimension.arms[became].name,
+                        new.reasons[new.reason[row]],
+                    )
                 )
 
     def name(self, row: int) -> str:
@@ -187,20 +192,9 @@ class Tuner:
         network = (number >> (128 - bits) << (128 - bits)).to_bytes(16)
         row = self.store.find(network, bits, rule.group)
         return Match(
-            network_name(network, bits), self.groups[rule.group], rule.excluded,
-            rule.group if row is None else row, row is None,
-        )  # fmt: skip
-
-    def arms_in_force(self, row: int) -> dict[str, Any]:
-        """What is decided for a row of the evidence, by dimension."""
-        force = {}
-        for dimension, decision in zip(self.dimensions, self.decisions, strict=True):
-            force[dimension.name] = {
-                "chosen": dimension.arms[decision.chosen[row]].name,
-                "reason": decision.reasons[decision.reason[row]],
-                "probabilities": {
-                    arm.name: round(float(share), 4)
-                    for arm, share in zip(dimension.arms, decision.probabilities[row], strict=True)
-                },
-            }
-        return force
+            path=network_name(network, bits),
+            group=self.groups[rule.group],
+            excluded=rule.excluded,
+            row=row if row is not None else rule.group,
+            inherited=row is None,
+        )

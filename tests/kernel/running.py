@@ -133,8 +133,12 @@ def until(condition: Callable[[], bool], seconds: float, failure: str) -> None:
 
 def attached(cgroup: Path) -> list[str]:
     """The kinds of our programs on a cgroup, as bpftool shows them."""
-    out = subprocess.run(["bpftool", "--json", "cgroup", "show", str(cgroup)], capture_output=True, text=True, check=True)
-    return sorted(entry["attach_type"] for entry in json.loads(out.stdout.strip() or "[]") if entry["name"].startswith("tcptuned"))
+    out = subprocess.run(
+        ["bpftool", "--json", "cgroup", "show", str(cgroup)], capture_output=True, text=True, check=True
+    )
+    return sorted(
+        entry["attach_type"] for entry in json.loads(out.stdout.strip() or "[]") if entry["name"].startswith("tcptuned")
+    )
 
 
 def require_root() -> None:

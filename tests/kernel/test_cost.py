@@ -48,7 +48,11 @@ for _ in range(int(sys.argv[1])):
 def veth() -> Iterator[Path]:
     """Two namespaces joined by a veth pair, and a cgroup for the server."""
     require_root()
-    commands = [f"netns add {SERVER}", f"netns add {CLIENT}", f"link add s netns {SERVER} type veth peer c netns {CLIENT}"]
+    commands = [
+        f"netns add {SERVER}",
+        f"netns add {CLIENT}",
+        f"link add s netns {SERVER} type veth peer c netns {CLIENT}",
+    ]
     for namespace, device, address in ((SERVER, "s", "10.79.0.1/24"), (CLIENT, "c", "10.79.0.2/24")):
         commands += [f"-n {namespace} addr add {address} dev {device}", f"-n {namespace} link set {device} up"]
     cgroup = mount_point() / CGROUP
@@ -92,7 +96,9 @@ def test_a_callback_costs_less_than_500_ns(veth: Path, size: int, count: int) ->
             for _ in range(2):
                 tuner.sample(time.monotonic())
             tuner.decide(time.monotonic())
-        print(f"{size} bytes: {[round(cost) for cost in costs]} ns a callback, {(runs_after - runs) / count:.1f} a connection")
+        print(
+            f"{size} bytes: {[round(cost) for cost in costs]} ns a callback, {(runs_after - runs) / count:.1f} a connection"
+        )
         # The machine may be busy: the best of three is the programs' own cost.
         assert min(costs) < 500
         assert sum(kernel.counters()[name] for name in kernel.counters() if name.startswith("lost_")) == 0

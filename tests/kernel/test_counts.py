@@ -81,7 +81,7 @@ def test_retransmissions_are_what_the_kernel_counts(lab: Lab, tmp_path: Path) ->
 
 
 def kernel_retransmissions(lab: Lab) -> int:
-    """Retransmitted data segments of the server's namespace: all, less SYNs and SYN-ACKs (RFC 4022, snmp_counter.rst)."""
+    """Retransmitted data segments of the server's namespace: all, less SYN-ACKs (RFC 4022, snmp_counter.rst)."""
 
     def read() -> int:
         tcp = counters("/proc/self/net/snmp", "Tcp")

@@ -30,6 +30,7 @@ def test_a_window_for_each_path_behind_one_gateway(tmp_path: Path) -> None:
     """
     require_root()
     with Lab([LONG, SHORT]) as lab:
+
         def load(long: int, short: int) -> list[list[Completion]]:
             return lab.run(
                 [

@@ -73,11 +73,9 @@ def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) ->
     for folder in tmp_path.parents[:3]:
         if folder != Path("/tmp"):
             folder.chmod(0o755)
-    capabilities = "+bpf,+net_admin"
-    before = [
-        "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs",
-        "--bounding-set", f"-all,{capabilities}", "--inh-caps", f"-all,{capabilities}", "--ambient-caps", f"-all,{capabilities}",
-    ]  # fmt: skip
+    only = "-all,+bpf,+net_admin"
+    before = [*"setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs".split()]
+    before += ["--bounding-set", only, "--inh-caps", only, "--ambient-caps", only]
     with RunningAgent(lab, configuration(lab, tmp_path), before=before) as agent:
         status = Path(f"/proc/{agent.process.pid}/status").read_text(encoding="ascii")
         fields = dict(line.split(":\t", 1) for line in status.splitlines())
@@ -89,9 +87,20 @@ def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) ->
         assert (tmp_path / "state" / "journal.jsonl").exists()
 
 
-def test_without_capabilities_one_sentence_says_so(tmp_path: Path) -> None:
+def test_without_capabilities_one_sentence_says_so() -> None:
     require_root()
-    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-m", "agent", "run"]
+    command = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        sys.executable,
+        "-m",
+        "agent",
+        "run",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
