@@ -74,7 +74,7 @@ def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) ->
         if folder != Path("/tmp"):
             folder.chmod(0o755)
     only = "-all,+bpf,+net_admin"
-    before = [*"setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs".split()]
+    before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
     before += ["--bounding-set", only, "--inh-caps", only, "--ambient-caps", only]
     with RunningAgent(lab, configuration(lab, tmp_path), before=before) as agent:
         status = Path(f"/proc/{agent.process.pid}/status").read_text(encoding="ascii")
