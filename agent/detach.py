@@ -13,7 +13,7 @@ __all__ = ["detach_all", "show_detach"]
 def detach_all() -> int:
     """Detaches every link to a program of ours on this host; returns how many. Needs root (CAP_SYS_ADMIN).
 
-    A running agent goes on, applying nothing; restart it to attach again.
+    A running agent notices and goes on, applying nothing; restart it to attach again.
     """
     # The kernel keeps 15 characters of a name.
     names = {name[:15] for name, *_ in PROGRAMS}

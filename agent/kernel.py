@@ -50,6 +50,13 @@ class Kernel:
                 os.close(target)
             self.attached.append(folder)
 
+    def notice_detached(self) -> bool:
+        """Whether somebody took our programs off from outside; `attached` is empty then."""
+        if self.attached and not all(libbpf.link_cgroup(link) for link in self._links):
+            self.detach()
+            return True
+        return False
+
     def detach(self) -> None:
         """Takes the programs off; maps stay readable, so that what is left can still be drained."""
         for link in self._links:

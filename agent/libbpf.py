@@ -127,7 +127,8 @@ def links() -> list[tuple[int, int, int]]:
     """Every cgroup link on this host as (link id, program id, cgroup id). Needs CAP_SYS_ADMIN."""
     found = []
     identity = _U32(0)
-    while _library().bpf_link_get_next_id(identity, ctypes.byref(identity)) == 0:
+    while (result := _library().bpf_link_get_next_id(identity, ctypes.byref(identity))) != -errno.ENOENT:
+        _check(result, "cannot list the attached BPF links (run with sudo)")
         fd = _library().bpf_link_get_fd_by_id(identity)
         if fd == -errno.ENOENT:
             continue
@@ -137,6 +138,13 @@ def links() -> list[tuple[int, int, int]]:
         if info.type == 3:  # BPF_LINK_TYPE_CGROUP
             found.append((identity.value, int(info.prog_id), int(info.cgroup_id)))
     return found
+
+
+def link_cgroup(fd: int) -> int:
+    """The cgroup that a link of ours is attached to; 0 once somebody detached it."""
+    info = _LinkInfo()
+    _read_info(fd, info, "cannot look at a BPF link")
+    return int(info.cgroup_id)
 
 
 def program_name(identity: int) -> str:
@@ -162,7 +170,11 @@ def detach_link(identity: int) -> None:
 def _info(fd: int, info: ctypes.Structure, action: str) -> None:
     """Fills `info` and closes the descriptor."""
     try:
-        size = _U32(ctypes.sizeof(info))
-        _check(_library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), action)
+        _read_info(fd, info, action)
     finally:
         os.close(fd)
+
+
+def _read_info(fd: int, info: ctypes.Structure, action: str) -> None:
+    size = _U32(ctypes.sizeof(info))
+    _check(_library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), action)

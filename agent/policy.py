@@ -13,17 +13,21 @@ from controllers import Decision
 
 __all__ = ["Publisher", "cumulative"]
 
-# Probabilities move a little with every sample; below 1/64 it is not worth a write.
-_STEP = 64
+# Probabilities move a little with every sample; below 1/256 it is not worth a write.
+_STEP = 256
 _FULL = 65535
+_TOLERANCE = 0.01
 
 
 def cumulative(probabilities: Array, arms: int) -> Array:
     """Probabilities (paths, arms used) as the kernel's cumulative 1/65536, shape (paths, `arms`).
 
-    What is not a number, negative or above 1 is dropped, so that the path falls back to arm 0.
+    A path whose probabilities are no such thing (not a number, negative, or not 1 together) gets arm 0 alone.
     """
-    clean = np.where(np.isfinite(probabilities) & (probabilities >= 0) & (probabilities <= 1), probabilities, 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs
+        total = probabilities.sum(axis=1, keepdims=True)
+    sound = np.isfinite(total) & (np.abs(total - 1.0) < _TOLERANCE) & (probabilities >= 0).all(axis=1, keepdims=True)
+    clean = np.where(sound, probabilities, 0.0)
     steps = np.round(clean * _STEP)
     # Every arm that may be drawn at all keeps at least one step.
     steps = np.where((clean > 0) & (steps == 0), 1.0, steps)

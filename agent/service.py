@@ -130,6 +130,8 @@ class Service:
 
     def _sample(self, now: float) -> None:
         begin = time.perf_counter()
+        if self._kernel.notice_detached():
+            logger.warning("the programs were detached from outside; restart the agent to attach them again")
         self.tuner.sample(now)
         self.tuner.renew_lease()
         self._health.sample_seconds = time.perf_counter() - begin

@@ -175,6 +175,29 @@ def test_detach_takes_the_programs_off_a_hung_agent(lab: Lab, tmp_path: Path) ->
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["detached"] >= len(BOTH)
         assert attached(lab.server_cgroup) == []
+        # Once it goes on, it says so.
+        agent.process.send_signal(signal.SIGCONT)
+        assert agent.settled("bpf_program_attached", 0, program="tcptuned_ops") == 0
+        assert "detached from outside" in agent.log()
+
+
+def test_detach_without_permission_says_so() -> None:
+    require_root()
+    command = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        sys.executable,
+        "-m",
+        "agent",
+        "detach",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "sudo" in ended.stderr
 
 
 def test_start_time_and_memory(lab: Lab, tmp_path: Path) -> None:
