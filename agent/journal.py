@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections import deque
 from dataclasses import asdict, dataclass
 from logging.handlers import RotatingFileHandler
@@ -31,6 +32,28 @@ class Entry:
     reason: str
 
 
+class _File(RotatingFileHandler):
+    """Says once when the disk begins to fail, where the base class prints a traceback for every line."""
+
+    _failing = _failed_before = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed_before, self._failing = self._failing, False
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the base class's name
+        del record
+        self._failing = True
+        if not self._failed_before:
+            logger.warning("the journal cannot be written: %s", sys.exception())
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            logger.warning("the journal's last lines are lost: %s", error)
+
+
 class Journal:
     """Appends entries; a full disk or a missing folder costs the file, never the agent."""
 
@@ -40,9 +63,7 @@ class Journal:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._file = RotatingFileHandler(
-                    folder / "journal.jsonl", maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8"
-                )
+                self._file = _File(folder / "journal.jsonl", maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
             except OSError as error:
                 logger.warning("decisions are not written to a file: %s", error)
 
@@ -51,7 +72,7 @@ class Journal:
         self.recent.append(entry)
         if self._file is not None:
             line = json.dumps(asdict(entry), ensure_ascii=False)
-            # The handler rotates, and reports a failing disk to stderr instead of raising.
+            # The handler rotates; it logs a failing disk instead of raising.
             self._file.emit(logging.LogRecord("journal", logging.INFO, "", 0, line, None, None))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The law `trial`: loss brings a window down, speed up; on paths whose truth is known it finds the best decent window."""
+"""The law `trial`: loss brings a window down, speed up; where the truth is known it finds the best decent window."""
 
 from __future__ import annotations
 
