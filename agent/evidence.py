@@ -127,8 +127,11 @@ class EvidenceStore:
         return max(0, self._length - self._most)
 
     def _add(self, paths: Array, keys: Array, slots: Array, fields: Array) -> None:
-        np.add.at(self._sums, (paths, slots), fields)
-        np.add.at(self._sums, (keys["group"], slots), fields)
+        np.add.at(self._sums, (paths, slots), fields.astype(np.float32))
+        # A group's sums are large: added one by one, small rows would be lost in the rounding of 32 bits.
+        groups = np.zeros((self.groups, *self._sums.shape[1:]))
+        np.add.at(groups, (keys["group"], slots), fields)
+        self._sums[: self.groups] += groups.astype(np.float32)
 
     def _rows_of(self, keys: Array, now: float) -> Array:
         """The row of every key's path; new paths get one."""
@@ -188,9 +191,7 @@ def fields_of(rows: Array, direction: str) -> Array:
     centre = LOG_CENTRE
     fields[:, Field.LOG_TIME_SQUARED] = transfers["log_time_squared"] / square - 2 * centre * time + centre**2 * count
     fields[:, Field.LOG_BYTES_SQUARED] = transfers["log_bytes_squared"] / square - 2 * centre * size + centre**2 * count
-    fields[:, Field.LOG_TIME_BYTES] = (
-        transfers["log_time_bytes"] / square - centre * (time + size) + centre**2 * count
-    )
+    fields[:, Field.LOG_TIME_BYTES] = transfers["log_time_bytes"] / square - centre * (time + size) + centre**2 * count
     fields[:, Field.CLOSED] = rows["closed"]
     fields[:, Field.SEGMENTS] = rows["sent_segments"]
     fields[:, Field.RETRANSMITTED] = rows["retransmitted_segments"]
@@ -200,7 +201,7 @@ def fields_of(rows: Array, direction: str) -> Array:
     fields[:, Field.FIRST_WINDOW_LOSSY] = rows["first_window_lossy"]
     fields[:, Field.RTT] = rows["rtt_us"]
     fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
-    return fields.astype(np.float32)
+    return fields
 
 
 def _identity_bytes(address: bytes, bits: int, group: int) -> bytes:

@@ -11,10 +11,10 @@ from agent.libbpf import Array
 from agent.rules import Rule
 from controllers import Decision
 
-__all__ = ["Publisher", "cumulative"]
+__all__ = ["STEPS", "Publisher", "cumulative"]
 
 # Probabilities move a little with every sample; below 1/256 it is not worth a write.
-_STEP = 256
+STEPS = 256
 _FULL = 65535
 _TOLERANCE = 0.01
 
@@ -28,7 +28,7 @@ def cumulative(probabilities: Array, arms: int) -> Array:
         total = probabilities.sum(axis=1, keepdims=True)
     sound = np.isfinite(total) & (np.abs(total - 1.0) < _TOLERANCE) & (probabilities >= 0).all(axis=1, keepdims=True)
     clean = np.where(sound, probabilities, 0.0)
-    steps = np.round(clean * _STEP)
+    steps = np.round(clean * STEPS)
     # Every arm that may be drawn at all keeps at least one step.
     steps = np.where((clean > 0) & (steps == 0), 1.0, steps)
     total = steps.sum(axis=1, keepdims=True)

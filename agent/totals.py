@@ -17,6 +17,7 @@ ROW_FIELDS = (
     "rounds", "rtt_us", "base_rtt_us", "busy_us", "delivered_segments", "delivery_us",
 )  # fmt: skip
 TREATMENTS = ("observed", "holdout", "treated")
+DEFAULT_GROUP = 0  # its number: the configuration's first
 
 
 class Totals:
@@ -30,11 +31,17 @@ class Totals:
         """For each dimension (arms, 3): transfers, their bytes, their seconds."""
 
     def absorb(self, keys: Array, rows: Array, generation: int) -> None:
-        """Adds drained rows."""
+        """Adds drained rows.
+
+        Connections older than the last change of groups or arms still count, but their group's number may mean another
+        by now, or none: they go to the default group.
+        """
+        current = keys["generation"] == generation
+        group = np.where(current, keys["group"], DEFAULT_GROUP)
         values = np.stack([rows[name] for name in ROW_FIELDS], axis=-1).astype(np.float64)
-        np.add.at(self.by_side, (keys["group"], keys["side"]), values)
-        np.add.at(self.connections_by_treatment, (keys["group"], keys["treatment"]), rows["opened"])
-        drawn = (keys["generation"] == generation) & (keys["treatment"] == constants()["TREATMENT_APPLIED"])
+        np.add.at(self.by_side, (group, keys["side"]), values)
+        np.add.at(self.connections_by_treatment, (group, keys["treatment"]), rows["opened"])
+        drawn = current & (keys["treatment"] == constants()["TREATMENT_APPLIED"])
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
             mine = drawn & (arm < len(dimension.arms))

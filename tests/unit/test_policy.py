@@ -1,0 +1,216 @@
+"""Decisions as the kernel draws them, and the publisher's bookkeeping."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import CONFIG, StillKernel, absorb, still_tuner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numbers
+
+from agent.bpf_source import constants
+from agent.policy import STEPS, Publisher, cumulative
+from agent.rules import packed
+from agent.tuner import Tuner
+from controllers import Decision
+
+ARMS = constants()["ARMS"]
+POINTS = np.arange(65536)
+HOSTILE = [float("nan"), float("inf"), float("-inf"), -0.5, -1e-9, 1.5, 1e300]
+
+
+def drawn(upto: Any) -> Any:
+    """The share of every arm when each of the 65,536 points comes once: bpf/apply.h, `draw`."""
+    arm = (upto[None, :].astype(np.int64) < POINTS[:, None] + 1).sum(axis=1) & (ARMS - 1)
+    return np.bincount(arm, minlength=ARMS) / 65536
+
+
+@st.composite
+def any_probabilities(draw: st.DrawFn) -> Any:
+    """Probabilities of a few paths; some are zero or tiny."""
+    shape = (draw(st.integers(1, 4)), draw(st.integers(1, ARMS)))
+    weights = draw(numbers.arrays(np.float64, shape, elements=st.one_of(st.just(0.0), st.floats(1e-6, 1))))
+    weights[:, 0] += weights.sum(axis=1) == 0
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_probabilities())
+def test_the_kernel_draws_what_was_decided(probabilities: Any) -> None:
+    upto = cumulative(probabilities, ARMS)
+    assert upto.dtype == np.uint16
+    assert upto.shape == (len(probabilities), ARMS)
+    assert (np.diff(upto.astype(np.int64), axis=1) >= 0).all()
+    used = probabilities.shape[1]
+    for row, wanted in zip(upto, probabilities, strict=True):
+        shares = drawn(row)
+        assert shares.sum() == 1
+        assert (shares[used:] == 0).all()
+        # Every arm is rounded or raised by a step at most, and all are brought back to one together.
+        np.testing.assert_allclose(shares[:used], wanted, atol=(1 + ARMS * wanted.max()) / STEPS)
+        assert ((shares[:used] > 0) == (wanted > 0))[1:].all()
+        # An arm that may be drawn at all keeps one step, of a few more when small ones were raised.
+        assert (shares[:used][wanted > 0] > 1 / (STEPS + ARMS) - 1e-4).all()
+
+
+@pytest.mark.parametrize("share", [1 / STEPS, 0.25, 0.5, 1 - 1 / STEPS])
+def test_whole_steps_are_exact(share: float) -> None:
+    shares = drawn(cumulative(np.array([[1 - share, share]]), ARMS)[0])
+    np.testing.assert_allclose(shares[:2], [1 - share, share], atol=2 / 65536)
+
+
+def test_the_default_alone() -> None:
+    for arms in (1, 2, ARMS):
+        alone = np.eye(1, arms)
+        assert (drawn(cumulative(alone, ARMS)[0]) == np.eye(1, ARMS)[0]).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_probabilities(), st.data())
+def test_hostile_values_fall_back_to_the_default_on_their_path_alone(probabilities: Any, data: st.DataObject) -> None:
+    path = data.draw(st.integers(0, len(probabilities) - 1))
+    arm = data.draw(st.integers(0, probabilities.shape[1] - 1))
+    wrong = probabilities.copy()
+    wrong[path, arm] = data.draw(st.sampled_from(HOSTILE))
+    upto, clean = cumulative(wrong, ARMS), cumulative(probabilities, ARMS)
+    assert (drawn(upto[path]) == np.eye(1, ARMS)[0]).all()
+    others = np.arange(len(probabilities)) != path
+    np.testing.assert_array_equal(upto[others], clean[others])
+
+
+@pytest.mark.parametrize("row", [[0, 0, 0], [0.4, 0.4, 0.4], [0.0, 0.3, 0.3], [float("inf"), float("-inf"), 1]])
+def test_what_does_not_sum_to_one_is_the_default(row: list[float]) -> None:
+    assert (drawn(cumulative(np.array([row]), ARMS)[0]) == np.eye(1, ARMS)[0]).all()
+
+
+def test_rounding_of_32_bits_is_no_fault() -> None:
+    row = np.full((1, 7), 1 / 7, np.float32)
+    assert drawn(cumulative(row, ARMS)[0])[6] > 0.1
+
+
+def test_no_paths() -> None:
+    assert cumulative(np.zeros((0, 3)), ARMS).shape == (0, ARMS)
+
+
+class WritingKernel(StillKernel):
+    """Keeps the trie as a dictionary, and what was written last."""
+
+    def __init__(self) -> None:
+        self.trie: dict[tuple[int, bytes], Any] = {}
+        self.written = 0
+
+    def publish(self, *arrays: Any) -> None:
+        keys, policies = arrays
+        self.written = len(keys)
+        for key, policy in zip(keys, policies, strict=True):
+            self.trie[int(key["bits"]), key["address"].tobytes()] = policy.copy()
+
+    def publish_arms(self, *arrays: Any) -> None:
+        del arrays
+
+    def withdraw(self, *arrays: Any) -> None:
+        for key in arrays[0]:
+            del self.trie[int(key["bits"]), key["address"].tobytes()]
+
+    def policy_of(self, address: str) -> Any:
+        """The longest match, as the kernel finds it."""
+        number = int.from_bytes(packed(ip_address(address)))
+        matches = [
+            (bits, policy) for (bits, key), policy in self.trie.items()
+            if (number ^ int.from_bytes(key)) >> (128 - bits) == 0
+        ]  # fmt: skip
+        return max(matches, key=lambda match: match[0])[1]
+
+
+def written() -> tuple[Tuner, WritingKernel]:
+    tuner, kernel = still_tuner(), WritingKernel()
+    tuner.kernel = kernel  # type: ignore[assignment]
+    tuner.publisher = Publisher(kernel, tuner.rules)  # type: ignore[arg-type]
+    return tuner, kernel
+
+
+def test_every_rule_and_every_path_gets_its_policy() -> None:
+    tuner, kernel = written()
+    for _ in range(4):
+        absorb(tuner, "203.0.113.0/24", closed=3, first_windows=3)
+    absorb(tuner, "198.51.100.0/24", group=1)
+    tuner.decide(0)
+    assert tuner.publisher.entries == len(tuner.rules) + 2
+    known, unknown = kernel.policy_of("203.0.113.7"), kernel.policy_of("203.0.114.7")
+    assert (known["path_bits"], known["group"], known["excluded"]) == (120, 0, 0)
+    assert drawn(known["upto"][:ARMS])[1] == pytest.approx(0.5, abs=0.01)  # the path tries the second window
+    assert (unknown["path_bits"], unknown["group"]) == (120, 0)
+    assert kernel.policy_of("2001:db8::1")["path_bits"] == 48
+    assert kernel.policy_of("198.51.100.9")["group"] == 1
+    assert kernel.policy_of("192.0.2.9")["excluded"] == 1
+
+
+def test_a_path_that_is_a_rule_too_is_one_entry_with_the_paths_own_arms() -> None:
+    tuner, kernel = written()
+    for _ in range(4):
+        absorb(tuner, "198.51.100.0/24", group=1, closed=3, first_windows=3)
+    tuner.decide(0)
+    assert tuner.publisher.entries == len(tuner.rules) + 1
+    assert len(kernel.trie) == len(tuner.rules)
+    assert drawn(kernel.policy_of("198.51.100.9")["upto"][:ARMS])[1] > 0.4
+
+
+def test_only_what_changed_is_written() -> None:
+    tuner, kernel = written()
+    absorb(tuner, "203.0.113.0/24")
+    tuner.decide(0)
+    assert kernel.written == len(tuner.rules) + 1
+    tuner.decide(1)
+    assert kernel.written == 0
+    absorb(tuner, "203.0.114.0/24")
+    tuner.decide(2)
+    assert kernel.written == 1
+    decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
+    decisions[1].probabilities[tuner.store.groups] = [0.5, *([0.5] if len(tuner.dimensions[1].arms) > 1 else [])]
+    tuner.publisher.publish(tuner.store, decisions)
+    assert kernel.written == (1 if len(tuner.dimensions[1].arms) > 1 else 0)
+
+
+def test_forgotten_paths_inherit_again_and_the_rest_is_written_anew() -> None:
+    tuner, kernel = written()
+    for number in range(3):
+        absorb(tuner, f"203.0.{number}.0/24", now=float(number))
+    tuner.decide(0)
+    tuner.publisher.withdraw(tuner.store.forget(1))
+    tuner.decisions = []  # as the tuner does: its rows moved
+    assert (120, packed(ip_address("203.0.0.0"))) not in kernel.trie
+    assert (120, packed(ip_address("203.0.1.0"))) in kernel.trie
+    tuner.decide(1)
+    assert kernel.written == len(tuner.rules) + 2
+
+
+def test_nothing_is_left_when_all_is_withdrawn() -> None:
+    tuner, kernel = written()
+    absorb(tuner, "203.0.113.0/24")
+    tuner.decide(0)
+    tuner.publisher.withdraw_all()
+    assert kernel.trie == {}
+    assert tuner.publisher.entries == 0
+
+
+def test_a_law_that_talks_nonsense_leaves_the_kernel_its_defaults() -> None:
+    tuner, kernel = written()
+    absorb(tuner, "203.0.113.0/24")
+    nonsense = [
+        Decision(np.full(one.probabilities.shape, np.nan), one.chosen, one.reason, one.reasons)
+        for one in (law.step(0, tuner.store.of(number)) for number, law in enumerate(tuner._laws))
+    ]
+    tuner.publisher.publish(tuner.store, nonsense)
+    for policy in kernel.trie.values():
+        for dimension in range(constants()["DIMENSIONS"]):
+            assert drawn(policy["upto"][dimension * ARMS : (dimension + 1) * ARMS])[0] == 1
+
+
+def test_the_configuration_used_here_has_both_kinds_of_rules() -> None:
+    networks = {rule.match[0]: rule.exclude for rule in CONFIG.paths.rules}
+    assert networks == {ip_network("198.51.100.0/24"): False, ip_network("192.0.2.0/24"): True}
