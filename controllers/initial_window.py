@@ -54,7 +54,8 @@ def ladder(least: int, most: int, *, arms: int) -> tuple[int, ...]:
     steps = [window for window in LADDER[1:] if least <= window < most] + [most]
     room = arms - 1
     if len(steps) > room:
-        steps = [steps[round(number * (len(steps) - 1) / (room - 1))] for number in range(room)]
+        apart = (len(steps) - 1) / max(room - 1, 1)
+        steps = [steps[-1 - round(number * apart)] for number in reversed(range(room))]
     return tuple(steps)
 
 
@@ -102,7 +103,8 @@ class InitialWindowTrial:
         reason[ended & (top < arms - 1) & vetoed[rows, trial]] = LOSS
         reason[climbing] = CLIMBING
         reason[~(closed > 0).any(axis=1) | (arms == 1)] = UNKNOWN
-        return Decision(probabilities, chosen, reason, REASONS)
+        limit = np.where(vetoed.any(axis=1), vetoed.argmax(axis=1), arms)
+        return Decision(probabilities, chosen, reason, REASONS, limit)
 
 
 def _and_larger(arms: NDArray[np.bool_]) -> NDArray[np.bool_]:
