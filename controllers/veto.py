@@ -20,7 +20,8 @@ CLEARLY = 1.3
 def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.bool_]:
     """Which arms lose clearly more than arm 0; shape (paths, arms).
 
-    `lost` and `sent` are segments; fewer than `at_least` lost segments are never clear. Arm 0 is never vetoed.
+    `lost` and `sent` are segments; fewer than `at_least` lost segments are never clear. Arm 0 is never
+    vetoed, as it has no excess.
     """
     sent = np.maximum(sent.astype(np.float64), 1e-9)
     # A segment may be lost again when it is sent again; a share above 1 is none.
@@ -35,5 +36,4 @@ def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.boo
     excess = share - base
     clear = excess > CLEARLY * np.sqrt(variance + base_variance)
     vetoed: NDArray[np.bool_] = (excess > LIMIT) & clear & (lost >= at_least)
-    vetoed[:, ARM_DEFAULT] = False
     return vetoed

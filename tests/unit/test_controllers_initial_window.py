@@ -121,6 +121,7 @@ def test_faded_windows_below_the_best_do_not_bring_the_path_down() -> None:
     assert decision.chosen[0] == 3
     assert decision.probabilities[0, 4] == pytest.approx(0.5)
     assert decision.probabilities[0, :3].sum() < 0.2
+    assert (decision.probabilities[0, :3] > 0.005).all()
 
 
 def test_short_transfers_end_the_climb() -> None:

@@ -113,6 +113,12 @@ def test_one_percentage_point_more_is_allowed() -> None:
     assert decision.probabilities[0, 1] > 0.9
 
 
+def test_a_few_retransmissions_more_have_their_price() -> None:
+    alike, more = (known([500, 500], [0, -0.05], again, spread=0.1) for again in ([0.02, 0.02], [0.02, 0.029]))
+    assert decide(CongestionThompson, alike).chosen[0] == 1
+    assert decide(CongestionThompson, more).chosen[0] == 0
+
+
 def test_four_times_the_speed_outweighs_the_veto() -> None:
     slow = decide(CongestionThompson, known([100, 100], [0, -1.9], [0, 0.05]))
     fast = decide(CongestionThompson, known([100, 100], [0, -2.2], [0, 0.05]))

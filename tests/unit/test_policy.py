@@ -154,9 +154,13 @@ def test_a_path_that_is_a_rule_too_is_one_entry_with_the_paths_own_arms() -> Non
     tuner, kernel = written()
     for _ in range(4):
         absorb(tuner, "198.51.100.0/24", group=1, closed=3, first_windows=3)
+    # For another path of the group the second window is bad, so the group itself does not try it.
+    lost = {"first_window_segments": 140, "first_window_losses": 70}
+    absorb(tuner, "198.51.101.0/24", group=1, arm=1, closed=10, first_windows=10, **lost)
     tuner.decide(0)
-    assert tuner.publisher.entries == len(tuner.rules) + 1
-    assert len(kernel.trie) == len(tuner.rules)
+    assert tuner.publisher.entries == len(tuner.rules) + 2
+    assert len(kernel.trie) == len(tuner.rules) + 1
+    assert tuner.decisions[0].probabilities[1, 1] == 0
     assert drawn(kernel.policy_of("198.51.100.9")["upto"][:ARMS])[1] > 0.4
 
 
