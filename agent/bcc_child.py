@@ -25,7 +25,10 @@ __all__ = ["PROGRAMS", "main"]
 
 # name, program type, expected attach type (include/uapi/linux/bpf.h); -1: none
 PROGRAMS = (("tcptuned_ops", 13, -1), ("tcptuned_choice", 25, 22))
-MAPS = ("policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters")
+MAPS = (
+    "policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters",
+    "sends", "honoured", "algorithms", "extensions",
+)  # fmt: skip
 
 
 def describe(kind: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _QUERY_EFFECTIVE = 1
 _MAP_ARRAY = 2
 _MOST_PROGRAMS = 64  # the kernel's own limit (BPF_CGROUP_MAX_PROGS)
 
-_SMALL = {"POLICY_ENTRIES": 64, "ROW_ENTRIES": 64}
+_SMALL = {"POLICY_ENTRIES": 64, "ROW_ENTRIES": 64, "HONOURED_ENTRIES": 16}
 _SLOW = 10.0  # seconds to build
 _TIMEOUT = 3.0  # seconds
 

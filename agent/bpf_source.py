@@ -10,13 +10,14 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FOLDER", "constants", "counter_names", "expand"]
+__all__ = ["FOLDER", "constants", "counter_names", "expand", "outcome_names"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "bpf"
 
 _INCLUDE = re.compile(r'\s*#include "([a-z_]+\.h)"\s*$')
 _DEFINE = re.compile(r"#define ([A-Z][A-Z0-9_]*) (\d+)(?:ULL)?\b")
 _COUNTER = re.compile(r"\bCOUNTER_([A-Z_]+),")
+_OUTCOME = re.compile(r"\bOUTCOME_([A-Z_]+),")
 
 
 def expand(name: str, *, folder: Path = FOLDER) -> str:
@@ -40,3 +41,9 @@ def constants() -> dict[str, int]:
 def counter_names() -> tuple[str, ...]:
     """The names of `enum counter` in order, in lower case without their prefix: `set_ack`, `lost_rows_full`, ..."""
     return tuple(name.lower() for name in _COUNTER.findall((FOLDER / "consts.h").read_text(encoding="utf-8")))
+
+
+@cache
+def outcome_names() -> tuple[str, ...]:
+    """The names of `enum outcome` in order, in lower case without their prefix: `sent`, `granted`, ..."""
+    return tuple(name.lower() for name in _OUTCOME.findall((FOLDER / "consts.h").read_text(encoding="utf-8")))

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from agent import libbpf
-from agent.bpf_source import constants, counter_names
+from agent.bpf_source import constants, counter_names, outcome_names
 from agent.libbpf import Array
 from agent.loader import Map, Objects
 
-__all__ = ["Kernel"]
+__all__ = ["EXTENSIONS", "Kernel"]
+
+# The options in the kernel's order (bpf/consts.h, EXTENSION_*).
+EXTENSIONS = ("user_timeout", "congestion_request", "window_request")
 
 # include/uapi/linux/bpf.h
 _ATTACH_TYPES = {"tcptuned_ops": 3, "tcptuned_choice": 22}
@@ -34,6 +37,7 @@ class Kernel:
         self.policy = self._maps["policies"].leaf
         self.prefix_key = self._maps["policies"].key
         self.arm = self._maps["arms"].leaf
+        self.sends = self._maps["sends"].leaf
         self._control = np.zeros(1, self._maps["control"].leaf)
         self._keys = np.zeros(_BATCH, self.row_key)
         self._rows = np.zeros(_BATCH, self.row)
@@ -87,6 +91,13 @@ class Kernel:
         """Deletes policies: their networks inherit from the next shorter prefix."""
         libbpf.delete_batch(self._maps["policies"].fd, keys)
 
+    def publish_extensions(self, sends: Array, algorithms: Array, honoured: Array, no_longer: Array) -> None:
+        """Writes what the options need (agent/extensions.py); `no_longer` are the networks honoured before."""
+        libbpf.update_batch(self._maps["sends"].fd, np.arange(len(sends), dtype=np.uint32), sends)
+        libbpf.update_batch(self._maps["algorithms"].fd, np.arange(len(algorithms), dtype=np.uint32), algorithms)
+        libbpf.delete_batch(self._maps["honoured"].fd, no_longer)
+        libbpf.update_batch(self._maps["honoured"].fd, honoured, np.ones(len(honoured), np.uint32))
+
     def drain(self) -> tuple[Array, Array]:
         """What connections did since it was drained last: keys and rows, dtypes `self.row_key` and `self.row`.
 
@@ -113,6 +124,17 @@ class Kernel:
             libbpf.lookup(self._maps["counters"].fd, np.array([index], np.uint32), values)
             totals[name] = int(values.sum())
         return totals
+
+    def extension_counts(self) -> dict[tuple[str, str], int]:
+        """What happened to the options, by extension and outcome (bpf/consts.h)."""
+        values = np.zeros(self._processors, np.uint64)
+        counts = {}
+        for number, extension in enumerate(EXTENSIONS):
+            for position, outcome in enumerate(outcome_names()):
+                index = np.array([number * constants()["OUTCOME_ROOM"] + position], np.uint32)
+                libbpf.lookup(self._maps["extensions"].fd, index, values)
+                counts[extension, outcome] = int(values.sum())
+        return counts
 
     def rtt(self, group: int) -> tuple[Array, int]:
         """The RTT histogram of a group: counts by slot (bpf/consts.h), and the sum of all samples in microseconds."""

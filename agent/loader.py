@@ -25,6 +25,8 @@ BCC_CURE = (
     "BCC for the system's Python is missing; install the distribution's package: python3-bpfcc on Debian and Ubuntu, "
     "python3-bcc on Fedora, and use an environment made with --system-site-packages"
 )
+# Networks of extensions.honour_from; room for a reload that names more.
+HONOURED_ENTRIES = 4096
 _MESSAGE_BYTES = 1 << 20
 _DESCRIPTORS = 64
 
@@ -56,7 +58,11 @@ def map_sizes(config: Config) -> dict[str, int]:
     """The sizes of the kernel's maps, as the C sources name them."""
     entries = config.paths.max + sum(len(rule.match) for rule in config.paths.rules) + 2
     # New paths come in between two control steps before the oldest are dropped.
-    return {"POLICY_ENTRIES": entries + config.sampling.rows, "ROW_ENTRIES": config.sampling.rows}
+    return {
+        "POLICY_ENTRIES": entries + config.sampling.rows,
+        "ROW_ENTRIES": config.sampling.rows,
+        "HONOURED_ENTRIES": HONOURED_ENTRIES,
+    }
 
 
 def dtype(layout: dict[str, Any]) -> np.dtype[Any]:

@@ -194,6 +194,7 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
             untouched.add_metric((name.removeprefix("left_"),), float(count))
     yield untouched
 
+    yield from extensions(snapshot)
     rows = _counter("rows_lost", "Statistics not kept because the table of rows was full (sampling.rows).")
     rows.add_metric((), float(snapshot.counters["lost_rows_full"]))
     yield rows
@@ -220,6 +221,27 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
     yield attached
     yield runs
     yield seconds
+
+
+def extensions(snapshot: Snapshot) -> Iterator[Metric]:
+    """The TCP options: what was sent, heard, granted, and refused for which reason."""
+    texts = {
+        "sent": "Options written into segments.",
+        "no_room": "Options left out because the segment had no room for them.",
+        "received": "Options of peers that were understood.",
+        "granted": "Requests of peers that were granted, and user timeouts set.",
+    }
+    for outcome, text in texts.items():
+        metric = _counter(f"extension_{outcome}", text, ("extension",))
+        for (extension, happened), count in snapshot.extensions.items():
+            if happened == outcome:
+                metric.add_metric((extension,), float(count))
+        yield metric
+    rejected = _counter("extension_rejected", "Options of peers that changed nothing.", ("extension", "reason"))
+    for (extension, happened), count in snapshot.extensions.items():
+        if happened.startswith("refused_"):
+            rejected.add_metric((extension, happened.removeprefix("refused_")), float(count))
+    yield rejected
 
 
 def health(snapshot: Snapshot) -> Iterator[Metric]:

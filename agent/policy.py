@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from agent.bpf_source import constants
+from agent.dimensions import INITIAL_WINDOW
 from agent.evidence import EvidenceStore
 from agent.kernel import Kernel
 from agent.libbpf import Array
@@ -39,6 +40,16 @@ def cumulative(probabilities: Array, arms: int) -> Array:
     return upto
 
 
+def safe_windows(store: EvidenceStore, decisions: list[Decision]) -> Array:
+    """The largest window, in segments, that a peer may be granted on every row; 0 where nothing speaks against any."""
+    for dimension, decision in zip(store.dimensions, decisions, strict=True):
+        if dimension.name == INITIAL_WINDOW and decision.limit is not None:
+            windows = np.array([constants()["INITIAL_WINDOW_KERNEL"], *(arm.value for arm in dimension.arms[1:])])
+            loses = decision.limit < len(windows)
+            return np.where(loses, windows[np.clip(decision.limit - 1, 0, None)], 0)
+    return np.zeros(len(store), np.intp)
+
+
 class Publisher:
     """Keeps the kernel's policy trie equal to the last decisions."""
 
@@ -52,6 +63,7 @@ class Publisher:
         """Writes what changed; returns how many entries that were."""
         arms = constants()["ARMS"]
         upto = np.concatenate([cumulative(decision.probabilities, arms) for decision in decisions], axis=1)
+        safe = safe_windows(store, decisions)
         first, identity = len(self._rules), store.identity[store.groups :]
         keys = np.zeros(first + len(identity), self._kernel.prefix_key)
         policies = np.zeros(len(keys), self._kernel.policy)
@@ -61,12 +73,14 @@ class Publisher:
             keys["bits"][position] = rule.bits
             keys["address"][position] = np.frombuffer(rule.address, np.uint32)
             policies["upto"][position] = upto[rule.group if path is None else path]
+            policies["safe_window"][position] = safe[rule.group if path is None else path]
             policies["path_bits"][position] = rule.path_bits
             policies["group"][position] = rule.group
             policies["excluded"][position] = rule.excluded
         keys["bits"][first:] = identity["bits"]
         keys["address"][first:] = np.ascontiguousarray(identity["address"]).view(np.uint32)
         policies["upto"][first:] = upto[store.groups :]
+        policies["safe_window"][first:] = safe[store.groups :]
         policies["path_bits"][first:] = identity["bits"]
         policies["group"][first:] = identity["group"]
 

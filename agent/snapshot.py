@@ -60,6 +60,7 @@ class Snapshot:
     chosen: tuple[Array, ...]
     rtt: tuple[tuple[Array, int], ...]
     counters: Mapping[str, int]
+    extensions: Mapping[tuple[str, str], int]  # extension, outcome
     programs: Mapping[str, tuple[int, int]]  # runs, nanoseconds
     map_entries: Mapping[str, tuple[int, int]]  # entries, capacity
     paths: int
@@ -103,6 +104,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         chosen=tuple(chosen),
         rtt=tuple(kernel.rtt(number) for number in range(groups)),
         counters=kernel.counters(),
+        extensions=kernel.extension_counts(),
         programs=kernel.program_costs(),
         map_entries={
             "policies": (tuner.publisher.entries, tuner.policy_capacity),

@@ -13,6 +13,7 @@ from agent import features
 from agent.config import Config
 from agent.dimensions import arm_table, dimensions
 from agent.evidence import EvidenceStore
+from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
 from agent.libbpf import Array
@@ -54,6 +55,7 @@ class Tuner:
         self.last_rows = 0
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
         self._meaning: tuple[Any, ...] | None = None
+        self._honoured = np.zeros(0, kernel.prefix_key)
         self._begin()
 
     def reconfigure(self, config: Config) -> None:
@@ -85,6 +87,11 @@ class Tuner:
         self.publisher = Publisher(kernel, self.rules)
         self._laws = [dimension.law() for dimension in self.dimensions]
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
+        sends = sends_table(config, kernel.sends)
+        honoured = honoured_keys(config, kernel.prefix_key)
+        algorithms = algorithm_table(config, features.algorithms(), kernel.arm)
+        kernel.publish_extensions(sends, algorithms, honoured, self._honoured)
+        self._honoured = honoured
         kernel.control(
             holdout=round(config.control.holdout * 65536),
             initial_window_max=config.initial_window.max,
@@ -92,6 +99,7 @@ class Tuner:
             ack_delay_min_us=2 * features.jiffy_us() + 1,
             generation=self.generation,
             observe_only=self.dry_run,
+            **control_fields(config, sends),
             host_congestion=features.host_congestion().encode("ascii"),
         )
         self.decisions = []

@@ -70,6 +70,70 @@
 #define MAPPED_WORD bpf_htonl(0x0000ffff)
 #define MAPPED_BITS 96
 
+/* TCP options. RFC 5482: kind 28. RFC 6994: kind 254 with the project's ExID (configured), then our version and a
+ * subtype, so that the kernel's search by a magic of four bytes finds exactly what we understand. The kernel stores one
+ * option an ExID and segment only, so all that a SYN asks for is one option. */
+#define OPTION_USER_TIMEOUT_KIND 28
+#define OPTION_USER_TIMEOUT_LENGTH 4
+#define OPTION_EXPERIMENT_KIND 254
+#define OPTION_SEARCH_LENGTH 6 /* kind, length, magic of four bytes (bpf_load_hdr_opt) */
+#define OPTION_REQUEST_LENGTH 8
+#define OPTION_REQUEST_ROOM 16 /* later versions may append; what is longer is not ours */
+#define OPTION_VERSION 1
+#define OPTION_SUBTYPE_REQUEST 1
+#define EXTENSION_USER_TIMEOUT 0
+#define EXTENSION_CONGESTION 1
+#define EXTENSION_WINDOW 2
+#define EXTENSIONS 3
+
+/* What happened to an extension; agent/bpf_source.py reads these names. */
+enum outcome {
+    OUTCOME_SENT,
+    OUTCOME_NO_ROOM,
+    OUTCOME_RECEIVED,
+    OUTCOME_GRANTED,
+    OUTCOME_REFUSED_NETWORK,
+    OUTCOME_REFUSED_MALFORMED,
+    OUTCOME_REFUSED_OWN_CHOICE,
+    OUTCOME_REFUSED_ALGORITHM,
+    OUTCOME_REFUSED_RATE,
+    OUTCOME_REFUSED_KERNEL,
+    OUTCOMES,
+};
+#define OUTCOME_ROOM 16
+
+/* RFC 5482: the highest bit says minutes; 15 bits of value. */
+#define USER_TIMEOUT_MINUTES 0x8000
+/* No timeout below what retransmission needs: srtt + 4 rttvar and 200 ms are at most 5 srtt + 200 ms (RFC 6298). */
+#define USER_TIMEOUT_RTTS 5
+#define USER_TIMEOUT_SLACK_MS 200
+
+/* Algorithms have numbers on the wire, 1 to 15 (agent/extensions.py). */
+#define ALGORITHMS 16
+/* dctcp without ECN on the whole path does not work (RFC 8257). */
+#define ALGORITHM_DCTCP 4
+#define ECN_NEGOTIATED 1 /* include/net/tcp.h TCP_ECN_OK */
+
+/* Grants a second and processor: more is a flood, not a client. */
+#define GRANTS_PER_SECOND 1000
+
+/* A path on which the options got lost twice in a row is spared them for an hour. */
+#define SPARED_FAILURES 2
+#define SPARED_NS 3600000000000ULL
+#define SPARED_PATHS 4096
+
+#define SOL_SOCKET_LEVEL 1
+#define OPTION_RECEIVE_LOW_WATER 18 /* SO_RCVLOWAT (include/uapi/asm-generic/socket.h) */
+#define OPTION_SAVE_SYN 27
+#define OPTION_INITIAL_WINDOW_BYTES 1500 /* a segment's share of the receive window */
+
+/* include/uapi/asm-generic/errno.h: what bpf_load_hdr_opt answers where there is nothing to find */
+#define ERROR_NO_SUCH_OPTION 42 /* ENOMSG */
+#define ERROR_NO_SAVED_SYN 2    /* ENOENT */
+
+#define TCP_FLAG_SYN_BIT 0x02
+#define TCP_FLAG_ACK_BIT 0x10
+
 /* One counter for each thing worth knowing; agent/bpf_source.py reads these names. */
 enum counter {
     COUNTER_SET_INITIAL_WINDOW,

@@ -13,3 +13,11 @@ static __always_inline void add(u64 *sum, u64 value)
     if (value)
         __sync_fetch_and_add(sum, value);
 }
+
+static __always_inline void count_extension(int extension, int outcome)
+{
+    int index = extension * OUTCOME_ROOM + outcome;
+    u64 *value = extensions.lookup(&index);
+    if (value)
+        (*value)++;
+}

@@ -4,7 +4,7 @@
 static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
 {
     struct bpf_sock *sk = skops->sk;
-    struct prefix_key lookup = {.bits = 128};
+    struct prefix_key lookup = {.bits = 128}, remote;
     struct connection *connection;
     struct control *settings;
     struct policy *policy;
@@ -36,6 +36,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
             connection->chose_congestion = differs_from_host(skops, settings);
     }
 
+    remote = lookup;
     mask_address(lookup.address, policy->path_bits);
     __builtin_memcpy(connection->key.address, lookup.address, sizeof(lookup.address));
     connection->key.path_bits = policy->path_bits;
@@ -46,5 +47,10 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     connection->observed = 1;
 
     apply(skops, settings, policy, connection, now);
+    if (settings->extends | settings->honours) {
+        connection->handshake_retransmitted = skops->total_retrans;
+        if (settings->lease_until_ns >= now && !settings->observe_only)
+            extend(skops, settings, policy, connection, &remote, side, now);
+    }
     observe_established(skops, connection, now);
 }

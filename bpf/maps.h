@@ -12,6 +12,14 @@ BPF_HASH(rows_a, struct row_key, struct row, ROW_ENTRIES);
 BPF_HASH(rows_b, struct row_key, struct row, ROW_ENTRIES);
 BPF_ARRAY(empty_row, struct row, 1); /* too big for the stack */
 
+/* The options: what is sent, whose requests are granted, what is known of paths that lose them. */
+BPF_ARRAY(sends, struct sends, GROUPS);
+BPF_F_TABLE("lpm_trie", struct prefix_key, u32, honoured, HONOURED_ENTRIES, BPF_F_NO_PREALLOC);
+BPF_ARRAY(algorithms, struct arm, ALGORITHMS); /* value: granted */
+BPF_TABLE("lru_hash", struct prefix_key, struct spared, spared_paths, SPARED_PATHS);
+BPF_PERCPU_ARRAY(grants, struct bucket, 1);
+BPF_PERCPU_ARRAY(extensions, u64, EXTENSIONS *OUTCOME_ROOM);
+
 BPF_PERCPU_ARRAY(rtt, struct rtt_histogram, GROUPS);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 

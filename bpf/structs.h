@@ -13,7 +13,7 @@ struct policy {
     u8 path_bits;               /* the paths below this entry are networks of so many of the 128 bits */
     u8 group;
     u8 excluded;
-    u8 reserved;
+    u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
 };
 
 /* What an arm of a dimension means. */
@@ -33,6 +33,32 @@ struct control {
     u8 observe_only;
     u8 reserved;
     char host_congestion[CONGESTION_NAME]; /* the default of the agent's own namespace */
+    u32 user_timeout_min_ms; /* RFC 5482: L_LIMIT and U_LIMIT */
+    u32 user_timeout_max_ms;
+    u16 exid;
+    u8 extends; /* some group sends options */
+    u8 honours; /* some network's requests are granted */
+    u32 reserved_word;
+};
+
+/* What the connections of a group send; 0 sends nothing. */
+struct sends {
+    u32 user_timeout_ms;
+    u16 user_timeout; /* as on the wire, in host order */
+    u8 congestion;    /* the algorithm's number */
+    u8 window;        /* segments */
+};
+
+/* Networks on which our options got lost. */
+struct spared {
+    u64 until_ns;
+    u32 failures;
+    u32 reserved;
+};
+
+struct bucket {
+    u64 filled_ns;
+    u64 tokens;
 };
 
 /* One row is what connections of one path, treated alike, did since the row was last drained. */
@@ -121,6 +147,13 @@ struct connection {
     u32 first_window_losses;
     u32 handshake_retransmitted; /* SYN-ACKs, which the kernel counts with the data */
     u32 received_in_fin_wait2;   /* low half of the bytes received when it began */
+    u32 user_timeout_ms;         /* what RFC 5482 made of both ends' values; 0: untouched */
+    u16 user_timeout_sent;       /* as on the wire; 0: not sent */
+    u16 remote_user_timeout;
+    u8 group; /* whose sends apply; known before the connection is */
+    u8 extends;
+    u8 options_sent;     /* the SYN carried options */
+    u8 user_timeout_due; /* in the next segment */
     u32 reserved_word;
 };
 

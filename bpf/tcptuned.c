@@ -10,6 +10,10 @@
 #include "owner.h"
 #include "apply.h"
 #include "observe.h"
+#include "wire.h"
+#include "send.h"
+#include "timeout.h"
+#include "grant.h"
 #include "establish.h"
 
 static __always_inline struct connection *connection_of(struct bpf_sock_ops *skops)
@@ -26,6 +30,18 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
     struct connection *connection;
 
     switch (skops->op) {
+    case BPF_SOCK_OPS_TCP_CONNECT_CB:
+        send_connect(skops);
+        break;
+    case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+        send_length(skops);
+        break;
+    case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+        send_write(skops);
+        break;
+    case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+        grant_user_timeout(skops);
+        break;
     case BPF_SOCK_OPS_TCP_LISTEN_CB:
         remember_listener(skops);
         break;
@@ -37,8 +53,10 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
         break;
     case BPF_SOCK_OPS_RTT_CB:
         connection = connection_of(skops);
-        if (connection)
+        if (connection) {
             observe_round(skops, connection);
+            send_changed(skops, connection);
+        }
         break;
     case BPF_SOCK_OPS_RETRANS_CB:
         connection = connection_of(skops);

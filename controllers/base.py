@@ -75,13 +75,15 @@ class Decision:
     """What to do on every path.
 
     `probabilities` (paths, arms) sum to 1; `chosen` (paths,) is the arm held to be best; `reason` (paths,) indexes
-    `reasons`, which people read.
+    `reasons`, which people read. `limit` (paths,) is the first arm that evidence speaks against, or the number of arms:
+    a peer's request is granted less than that.
     """
 
     probabilities: Floats
     chosen: NDArray[np.intp]
     reason: NDArray[np.intp]
     reasons: tuple[str, ...]
+    limit: NDArray[np.intp] | None = None
 
 
 class Controller(Protocol):

@@ -68,7 +68,11 @@ class _Connection:
                 return False
             case ["STATE"]:
                 name = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-                state = {"congestion": name.rstrip(b"\0").decode(), "tcp_info": read_tcp_info(self._socket)}
+                state = {
+                    "congestion": name.rstrip(b"\0").decode(),
+                    "user_timeout": self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+                    "tcp_info": read_tcp_info(self._socket),
+                }
                 self._socket.sendall(json.dumps(state).encode() + b"\n")
                 return True
             case ["OPTION", name, value]:

@@ -26,10 +26,10 @@ QUICK = {"sampling": {"interval": "200ms"}, "control": {"interval": "1s"}}
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def configuration(lab: Lab, folder: Path, **sections: Any) -> Path:
-    """Writes a configuration for the laboratory's server; sections are merged over quick intervals."""
+def configuration(lab: Lab, folder: Path, *, side: str = "server", **sections: Any) -> Path:
+    """Writes a configuration for one side of the laboratory; sections are merged over quick intervals."""
     values: dict[str, Any] = {
-        "attach": {"cgroups": [str(lab.server_cgroup)]},
+        "attach": {"cgroups": [str(lab.server_cgroup if side == "server" else lab.client_cgroup)]},
         "state_dir": str(folder / "state"),
         **QUICK,
     }
@@ -43,12 +43,14 @@ def configuration(lab: Lab, folder: Path, **sections: Any) -> Path:
 class RunningAgent:
     """`tcptuned run` from `with` to the end of its block; ready when the block begins."""
 
-    def __init__(self, lab: Lab, config: Path, *, before: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
-        self._lab = lab
+    def __init__(
+        self, lab: Lab, config: Path, *, side: str = "server", before: Sequence[str] = (), arguments: Sequence[str] = ()
+    ) -> None:
+        self._namespace = lab.server_namespace if side == "server" else lab.client_namespace
         self._log: IO[bytes] = (config.parent / "agent.log").open("w+b")
         command = [*before, sys.executable, "-m", "agent", "run", "--config", str(config), *arguments]
         self.began = time.monotonic()
-        self.process: subprocess.Popen[Any] = lab.run_in("server", command, stderr=self._log)
+        self.process: subprocess.Popen[Any] = lab.run_in(side, command, stderr=self._log)
 
     def __enter__(self) -> Self:
         until(lambda: self.process.poll() is not None or self._is_ready(), 30.0, "the agent is not ready")
@@ -78,7 +80,7 @@ class RunningAgent:
                 body: bytes = answer.read()
             return body
 
-        return in_namespace(self._lab.server_namespace, fetch)
+        return in_namespace(self._namespace, fetch)
 
     def explain(self, address: str) -> dict[str, Any]:
         """What the agent knows of an address."""

@@ -39,7 +39,7 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture
 def kernel(lab: Lab) -> Iterator[Kernel]:
     """Attached to the server's cgroup, with arms 40 segments, bbr and an ACK delay, and no holdout."""
-    kernel = Kernel(Loader({"POLICY_ENTRIES": 100, "ROW_ENTRIES": 1024}).finish())
+    kernel = Kernel(Loader({"POLICY_ENTRIES": 100, "ROW_ENTRIES": 1024, "HONOURED_ENTRIES": 16}).finish())
     arms = np.zeros(3 * ARMS, kernel.arm)
     arms["value"][WINDOW * ARMS + 1] = 40
     arms["value"][WINDOW * ARMS + 2] = 60_000

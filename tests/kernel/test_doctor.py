@@ -103,7 +103,8 @@ def test_sources_that_do_not_compile_show_the_compilers_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A size that is no number: the compiler stumbles over the map's declaration.
-    monkeypatch.setattr(bpf_findings, "_SMALL", {"POLICY_ENTRIES": "missing_size", "ROW_ENTRIES": 64})
+    sizes = {"POLICY_ENTRIES": "missing_size", "ROW_ENTRIES": 64, "HONOURED_ENTRIES": 16}
+    monkeypatch.setattr(bpf_findings, "_SMALL", sizes)
     assert show_doctor(Config(), as_json=True) == 1
     found = assert_complete(json.loads(capsys.readouterr().out))
     assert found["programs"]["state"] == "missing"

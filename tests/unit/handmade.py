@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from agent.bpf_source import constants, counter_names
+from agent.bpf_source import constants, counter_names, outcome_names
 from agent.config import Config, PathRule, Paths
 from agent.journal import Journal
+from agent.kernel import EXTENSIONS
 from agent.rules import MAPPED_BITS, packed
 from agent.snapshot import Health, Snapshot, take
 from agent.totals import ROW_FIELDS
@@ -43,8 +44,11 @@ class StillKernel:
     """Takes whatever is published; nothing ever happens in it."""
 
     prefix_key = np.dtype([("bits", "u4"), ("address", "u4", 4)])
-    policy = np.dtype([("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "reserved"))])
+    policy = np.dtype(
+        [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window"))]
+    )
     arm = np.dtype([("value", "u4"), ("congestion", "S16")])
+    sends = np.dtype([("user_timeout_ms", "u4"), ("user_timeout", "u2"), ("congestion", "u1"), ("window", "u1")])
     attached = (Path("/sys/fs/cgroup"),)
 
     def control(self, **fields: Any) -> None:
@@ -53,10 +57,13 @@ class StillKernel:
     def publish(self, *arrays: Any) -> None:
         del arrays
 
-    publish_arms = withdraw = publish
+    publish_arms = withdraw = publish_extensions = publish
 
     def counters(self) -> dict[str, int]:
         return dict.fromkeys(counter_names(), 0)
+
+    def extension_counts(self) -> dict[tuple[str, str], int]:
+        return {(extension, outcome): 0 for extension in EXTENSIONS for outcome in outcome_names()}
 
     def rtt(self, group: int) -> tuple[Any, int]:
         del group

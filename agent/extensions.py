@@ -1,0 +1,83 @@
+"""The TCP options' side of the configuration, as the kernel reads it; the wire format is in bpf/wire.h."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from agent.bpf_source import constants
+from agent.config import Config
+from agent.errors import UsageError
+from agent.libbpf import Array
+from agent.rules import MAPPED_BITS, packed
+
+__all__ = ["ALGORITHMS", "algorithm_table", "control_fields", "honoured_keys", "sends_table", "user_timeout_value"]
+
+# The numbers of algorithms on the wire, from 1; never reorder. 4 is dctcp (bpf/consts.h).
+ALGORITHMS = (
+    "reno", "cubic", "bbr", "dctcp", "westwood", "htcp", "hybla", "vegas", "veno", "illinois", "scalable", "lp",
+)  # fmt: skip
+_LARGEST_SECONDS = 0x7FFF
+_MINUTES = 0x8000
+
+
+def user_timeout_value(seconds: float | None) -> int:
+    """A duration as RFC 5482 writes it: 15 bits of seconds, or of minutes with the highest bit set; 0 for None."""
+    if seconds is None:
+        return 0
+    whole = round(seconds)
+    return whole if whole <= _LARGEST_SECONDS else _MINUTES | whole // 60
+
+
+def sends_table(config: Config, dtype: np.dtype[Any]) -> Array:
+    """What every group sends, shape (GROUPS,), dtype of `struct sends`.
+
+    Raises UsageError for an algorithm that has no number on the wire.
+    """
+    table = np.zeros(constants()["GROUPS"], dtype)
+    for number, group in enumerate(config.groups):
+        sends = config.sends(group)
+        table["user_timeout_ms"][number] = round((sends.user_timeout or 0) * 1000)
+        table["user_timeout"][number] = user_timeout_value(sends.user_timeout)
+        table["window"][number] = sends.window or 0
+        if sends.congestion is not None:
+            if sends.congestion not in ALGORITHMS:
+                known = ", ".join(ALGORITHMS)
+                raise UsageError(
+                    f"extensions.congestion_request.send: {sends.congestion} has no number on the wire; known: {known}"
+                )
+            table["congestion"][number] = ALGORITHMS.index(sends.congestion) + 1
+    return table
+
+
+def algorithm_table(config: Config, available: Collection[str], dtype: np.dtype[Any]) -> Array:
+    """The algorithms by their number on the wire, shape (ALGORITHMS,), dtype of `struct arm`; value 1 is granted."""
+    table = np.zeros(constants()["ALGORITHMS"], dtype)
+    for number, name in enumerate(ALGORITHMS, 1):
+        table["congestion"][number] = name.encode("ascii")
+        table["value"][number] = name in config.congestion.allowed and name in available
+    return table
+
+
+def honoured_keys(config: Config, dtype: np.dtype[Any]) -> Array:
+    """The networks whose requests are granted, dtype of `struct prefix_key`."""
+    networks = config.extensions.honour_from
+    keys = np.zeros(len(networks), dtype)
+    for number, network in enumerate(networks):
+        keys["bits"][number] = network.prefixlen + (MAPPED_BITS if network.version == 4 else 0)
+        keys["address"][number] = np.frombuffer(packed(network.network_address), np.uint32)
+    return keys
+
+
+def control_fields(config: Config, sends: Array) -> dict[str, Any]:
+    """The fields of `struct control` that concern the options."""
+    extensions = config.extensions
+    return {
+        "exid": extensions.exid,
+        "honours": bool(extensions.honour_from),
+        "extends": bool(sends["user_timeout"].any() or sends["congestion"].any() or sends["window"].any()),
+        "user_timeout_min_ms": round(extensions.user_timeout.min * 1000),
+        "user_timeout_max_ms": round(extensions.user_timeout.max * 1000),
+    }

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The side that asks: options in the SYN, and the User Timeout where RFC 5482 wants it. Off unless configured. */
+
+static __always_inline int is_spared(struct bpf_sock_ops *skops, const struct policy *policy, const u32 address[4],
+                                     u64 now)
+{
+    struct prefix_key key = {.bits = policy->path_bits};
+    struct spared *spared;
+
+    __builtin_memcpy(key.address, address, sizeof(key.address));
+    mask_address(key.address, policy->path_bits);
+    spared = spared_paths.lookup(&key);
+    return spared && spared->failures >= SPARED_FAILURES && now < spared->until_ns;
+}
+
+/* What became of a SYN with options. Lost twice in a row, they are not sent on this path for an hour: some middlebox
+ * drops what it does not know. Chance may do the same; sparing a path costs it little. */
+static __always_inline void learn_options(const struct connection *connection, u64 now)
+{
+    struct prefix_key key = {.bits = connection->key.path_bits};
+    struct spared *known, fresh = {};
+
+    __builtin_memcpy(key.address, connection->key.address, sizeof(key.address));
+    known = spared_paths.lookup(&key);
+    if (known)
+        fresh = *known;
+    if (!connection->handshake_retransmitted) {
+        if (!fresh.failures)
+            return;
+        fresh.failures = 0;
+    } else {
+        fresh.failures++;
+        fresh.until_ns = now + SPARED_NS;
+    }
+    spared_paths.update(&key, &fresh);
+}
+
+/* TCP_CONNECT_CB: before the SYN is built. */
+static __always_inline void send_connect(struct bpf_sock_ops *skops)
+{
+    u64 now = bpf_ktime_get_ns();
+    struct prefix_key lookup = {.bits = 128};
+    struct bpf_sock *sk = skops->sk;
+    struct connection *connection;
+    struct control *settings;
+    struct policy *policy;
+    struct sends *sent;
+    int zero = 0, bytes, group;
+    u32 local[4];
+
+    settings = control.lookup(&zero);
+    if (!settings || !settings->extends || settings->lease_until_ns < now || settings->observe_only || !sk)
+        return;
+    read_addresses(skops, lookup.address, local);
+    if (is_local(lookup.address, local))
+        return;
+    policy = policies.lookup(&lookup);
+    if (!policy || policy->excluded || policy->group >= GROUPS)
+        return;
+    group = policy->group;
+    sent = sends.lookup(&group);
+    if (!sent || !(sent->user_timeout || sent->congestion || sent->window))
+        return;
+    if (is_spared(skops, policy, lookup.address, now))
+        return;
+    connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!connection)
+        return;
+    connection->group = group;
+    connection->extends = 1;
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    if (!sent->window)
+        return;
+    /* Room to receive what is asked for. A low-water mark makes the kernel enlarge the receive buffer without locking
+     * it (net/ipv4/tcp.c, tcp_set_rcvlowat), so that its autotuning goes on; SO_RCVBUF would end that. */
+    bytes = sent->window * OPTION_INITIAL_WINDOW_BYTES;
+    bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_RECEIVE_LOW_WATER, &bytes, sizeof(bytes));
+    bytes = 1;
+    bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_RECEIVE_LOW_WATER, &bytes, sizeof(bytes));
+}
+
+/* What the connections to the other end of this SYN-ACK's request send; it has no storage yet. */
+static __always_inline struct sends *sends_to_requester(struct bpf_sock_ops *skops)
+{
+    struct prefix_key lookup = {.bits = 128};
+    struct policy *policy;
+    u32 local[4];
+    int group;
+
+    read_addresses(skops, lookup.address, local);
+    policy = policies.lookup(&lookup);
+    if (!policy || policy->excluded || policy->group >= GROUPS)
+        return NULL;
+    group = policy->group;
+    return sends.lookup(&group);
+}
+
+static __always_inline int is_syn(struct bpf_sock_ops *skops)
+{
+    return skops->skb_tcp_flags & TCP_FLAG_SYN_BIT;
+}
+
+static __always_inline struct connection *extended(struct bpf_sock_ops *skops)
+{
+    struct bpf_sock *sk = skops->sk;
+    struct connection *connection = sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
+
+    return connection && connection->extends ? connection : NULL;
+}
+
+/* HDR_OPT_LEN_CB: how much room; also asked without a packet, for the MSS. */
+static __always_inline void send_length(struct bpf_sock_ops *skops)
+{
+    struct connection *connection;
+    struct sends *sent;
+    int group;
+
+    if (!skops->is_fullsock) {
+        sent = sends_to_requester(skops);
+        if (sent && sent->user_timeout)
+            bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
+        return;
+    }
+    connection = extended(skops);
+    if (!connection)
+        return;
+    if (skops->args[0] != BPF_WRITE_HDR_TCP_CURRENT_MSS && is_syn(skops)) {
+        /* A SYN sent again goes without options, in case they are what was not let through. */
+        if (connection->options_sent)
+            return;
+        group = connection->group;
+        sent = sends.lookup(&group);
+        if (!sent)
+            return;
+        if (sent->congestion || sent->window)
+            bpf_reserve_hdr_opt(skops, OPTION_REQUEST_LENGTH, 0);
+        /* Where there is not room for both, the timeout goes: it is sent again after the handshake. */
+        if (sent->user_timeout)
+            bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
+        return;
+    }
+    if (connection->user_timeout_due)
+        bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
+}
+
+/* Once a round: the configured timeout changed while the connection lives (RFC 5482, section 3). */
+static __always_inline void send_changed(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    int group = connection->group;
+    struct sends *sent;
+
+    if (!connection->extends || connection->user_timeout_due)
+        return;
+    sent = sends.lookup(&group);
+    if (!sent || !sent->user_timeout || sent->user_timeout == connection->user_timeout_sent)
+        return;
+    connection->user_timeout_due = 1;
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+/* WRITE_HDR_OPT_CB: into the room that was reserved. */
+static __always_inline void send_write(struct bpf_sock_ops *skops)
+{
+    struct connection *connection;
+    struct control *settings;
+    struct sends *sent;
+    int zero = 0, group;
+
+    if (!skops->is_fullsock) {
+        sent = sends_to_requester(skops);
+        if (sent && sent->user_timeout)
+            store_user_timeout(skops, sent->user_timeout);
+        return;
+    }
+    connection = extended(skops);
+    settings = control.lookup(&zero);
+    if (!connection || !settings)
+        return;
+    group = connection->group;
+    sent = sends.lookup(&group);
+    if (!sent)
+        return;
+    if (is_syn(skops)) {
+        if (connection->options_sent)
+            return;
+        connection->options_sent = 1;
+        if (sent->congestion || sent->window)
+            store_requests(skops, settings, sent);
+        if (sent->user_timeout)
+            store_user_timeout(skops, sent->user_timeout);
+        return;
+    }
+    if (!connection->user_timeout_due)
+        return;
+    connection->user_timeout_due = 0;
+    connection->user_timeout_sent = sent->user_timeout;
+    store_user_timeout(skops, sent->user_timeout);
+    /* Nothing more to write: spare every later segment the question. */
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
