@@ -19,10 +19,12 @@ from agent.config import Config
 from agent.loader import Loader, Objects, map_sizes
 from agent.totals import ROW_FIELDS
 
-KEYS = {"policies": "prefix_key", "rows_a": "row_key", "rows_b": "row_key"}
+KEYS = {"policies": "prefix_key", "rows_a": "row_key", "rows_b": "row_key", "honoured": "prefix_key"}
 LEAVES = {
     "policies": "policy", "arms": "arm", "control": "control", "rows_a": "row", "rows_b": "row", "rtt": "rtt_histogram",
+    "sends": "sends", "algorithms": "arm",
 }  # fmt: skip
+PLAIN = {"counters": np.uint64, "extensions": np.uint64, "honoured": np.uint32}
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +116,11 @@ def test_a_wrong_offset_would_be_noticed(objects: Objects) -> None:
 
 
 def test_every_map_is_known_here(objects: Objects) -> None:
-    assert set(LEAVES) | {"counters"} == set(objects.maps)
-    assert objects.maps["counters"].leaf == np.uint64
+    assert {*LEAVES, *PLAIN} == set(objects.maps)
+    for name, kind in PLAIN.items():
+        assert objects.maps[name].leaf == kind, name
+    for name in {*LEAVES, *PLAIN} - set(KEYS):
+        assert objects.maps[name].key.itemsize == 4, name  # an array's index
 
 
 def test_the_totals_cover_every_plain_sum_of_a_row(objects: Objects) -> None:
@@ -148,11 +153,12 @@ def test_sizes_follow_the_constants(objects: Objects) -> None:
     assert sizes == {
         "policies": expected["POLICY_ENTRIES"], "rows_a": expected["ROW_ENTRIES"], "rows_b": expected["ROW_ENTRIES"],
         "arms": limits["DIMENSIONS"] * limits["ARMS"], "control": 1, "rtt": limits["GROUPS"],
-        "counters": len(counter_names()),
+        "counters": len(counter_names()), "sends": limits["GROUPS"], "honoured": expected["HONOURED_ENTRIES"],
+        "algorithms": limits["ALGORITHMS"], "extensions": limits["EXTENSIONS"] * limits["OUTCOME_ROOM"],
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("struct", ["prefix_key", "policy", "arm", "control", "row_key", "row", "rtt_histogram"])
+@pytest.mark.parametrize("struct", sorted({*KEYS.values(), *LEAVES.values()}))
 def test_the_header_names_the_same_fields(objects: Objects, struct: str) -> None:
     """The header is the one source: its text, not only what the compiler made of it."""
     text = re.sub(r"/\*.*?\*/", "", (FOLDER / "structs.h").read_text(), flags=re.DOTALL)

@@ -162,6 +162,12 @@ def test_a_path_that_is_a_rule_too_is_one_entry_with_the_paths_own_arms() -> Non
     assert len(kernel.trie) == len(tuner.rules) + 1
     assert tuner.decisions[0].probabilities[1, 1] == 0
     assert drawn(kernel.policy_of("198.51.100.9")["upto"][:ARMS])[1] > 0.4
+    # When the group alone changes, its new arms are not written over the path's.
+    absorb(tuner, "198.51.102.0/24", group=1, closed=100, sent_segments=9)
+    absorb(tuner, "198.51.102.0/24", group=1, arm=1, closed=1000, first_windows=1000, first_window_segments=14_000)
+    tuner.decide(0)
+    assert tuner.decisions[0].probabilities[1, 1] > 0
+    assert drawn(kernel.policy_of("198.51.100.9")["upto"][:ARMS])[1] == pytest.approx(0.5, abs=0.01)
 
 
 def test_only_what_changed_is_written() -> None:
