@@ -61,6 +61,8 @@ class Service:
         self._reload = threading.Event()
         # The worker holds it while it changes the tuner; `explain` holds it while it looks.
         self.lock = threading.Lock()
+        for key in _not_yet(config):
+            logger.warning("%s has no effect in this version", key)
         folders = cgroups.resolve(config.attach.cgroups)
         self._web = WebServer(config.web, self)
         self._kernel = Kernel(loader.finish())
@@ -162,6 +164,8 @@ class Service:
                 raise UsageError("there is no configuration file to reload")
             config = config_file.load(self._path)
             _refuse_restart_keys(self.tuner.config, config)
+            for key in _not_yet(config):
+                logger.warning("%s has no effect in this version", key)
             with self.lock:
                 self.tuner.reconfigure(config)
         except TcptunedError as error:
@@ -200,3 +204,15 @@ def _refuse_restart_keys(old: Config, new: Config) -> None:
     changed = [name for name, (before, after) in pairs.items() if before != after]
     if changed:
         raise UsageError(f"changing {', '.join(changed)} takes a restart: systemctl restart tcptuned")
+
+
+def _not_yet(config: Config) -> list[str]:
+    """Keys that are set and that nothing implements so far; silence would be a lie."""
+    if config.web.config_file is not None:
+        raise UsageError("web.config_file: TLS and passwords are not in this version; put a reverse proxy in front")
+    keys = {
+        "ack.thinning": config.ack.thinning,
+        "extensions.ack_request": any(config.sends(group).ack is not None for group in config.groups),
+        "fleet.prometheus_url": config.fleet.prometheus_url is not None,
+    }
+    return [key for key, is_set in keys.items() if is_set]

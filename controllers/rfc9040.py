@@ -1,0 +1,53 @@
+"""The initial window by shared state, after RFC 9040, appendix C: slowly up, fast down, by loss alone.
+
+The RFC adds two segments after every 1,000 connections of which at most 5 % lost a segment of their initial window, and
+halves the window otherwise; connections that ended before filling it do not count. Here the steps are those of the
+ladder, and since evidence fades, a step takes 200 connections within about a half-life.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controllers.base import ARM_DEFAULT, Decision, Evidence, Field
+
+__all__ = ["REASONS", "InitialWindowRfc9040"]
+
+STEP_AFTER = 200.0  # connections that filled the window
+JUDGED_AFTER = 20.0  # fewer say nothing about 5 %
+LOSSY_SHARE = 0.05
+DEFAULT_WINDOW = 10  # net/ipv4/tcp.h, TCP_INIT_CWND
+
+REASONS = (
+    "no evidence yet: the kernel's default",
+    "at most 5 % of the connections lost in their first round: one step up for every 200",
+    "more than 5 % of the connections lost in their first round: half the window",
+)
+UNKNOWN, UP, DOWN = range(len(REASONS))
+
+
+class InitialWindowRfc9040:
+    """The law `rfc9040`; see the module. Every connection gets the same window: nothing is tried."""
+
+    def step(self, now: float, evidence: Evidence) -> Decision:
+        """Probabilities for every window of every path."""
+        del now  # evidence ages by itself
+        paths, arms = len(evidence), len(evidence.arms)
+        filled = evidence[Field.FIRST_WINDOWS].astype(np.float64)
+        judged = filled >= JUDGED_AFTER
+        lossy = judged & (evidence[Field.FIRST_WINDOW_LOSSY] > LOSSY_SHARE * filled)
+
+        windows = np.array([DEFAULT_WINDOW, *(arm.value for arm in evidence.arms[1:])])
+        half = np.searchsorted(windows, windows / 2, side="right") - 1
+        first_lossy = np.where(lossy.any(axis=1), lossy.argmax(axis=1), arms)
+        limit = np.where(first_lossy < arms, np.maximum(half[np.minimum(first_lossy, arms - 1)], ARM_DEFAULT), arms - 1)
+        # The highest window with evidence, and the next one where it is enough.
+        reached = np.where(judged, np.arange(arms), ARM_DEFAULT).max(axis=1)
+        ready = filled[np.arange(paths), reached] >= STEP_AFTER
+        chosen = np.minimum(np.minimum(reached + ready, arms - 1), limit)
+
+        probabilities = np.zeros((paths, arms))
+        probabilities[np.arange(paths), chosen] = 1.0
+        reason = np.where(first_lossy < arms, DOWN, UP)
+        reason[~(filled > 0).any(axis=1)] = UNKNOWN
+        return Decision(probabilities, chosen, reason, REASONS, first_lossy)
