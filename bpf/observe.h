@@ -166,8 +166,10 @@ static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
         return;
     /* ceil(log2(rtt / RTT_FIRST_US)): a bucket's upper bound belongs to the bucket. Without branches, because without
      * CAP_PERFMON the verifier wants one and the same bound of an index on every path to it. */
-    slot = log2_floor(2 * ((rtt_us - less(0, rtt_us)) / RTT_FIRST_US) + 1) & (RTT_ROOM - 1);
-    histogram->slots[slot]++;
+    slot = log2_floor(2 * ((rtt_us - less(0, rtt_us)) / RTT_FIRST_US) + 1);
+    /* Verifiers before 6.10 know nothing of shifts by a variable; the barrier keeps the mask, needless to clang. */
+    asm volatile("" : "+r"(slot));
+    histogram->slots[slot & (RTT_ROOM - 1)]++;
     histogram->sum_us += rtt_us;
 }
 
