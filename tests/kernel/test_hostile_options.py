@@ -42,12 +42,15 @@ CONFIG = Config(
 )
 TIMEOUTS = range(120_000, 400_001)
 BATCH = 64
+QUEUE = 1 << 18
+
+Client = tuple[bytes, int]  # address and port
 
 # Accepts, lets each connection live while the next 200 come, so that later segments still find it, then looks at it;
 # tells at the end how many there were, and everything out of bounds.
 SERVE = """
 import collections, socket, struct, sys
-listener = socket.create_server(("10.81.0.1", 7000), backlog=4096)
+listener = socket.create_server(("10.81.0.1", 7000), backlog=1 << 18)
 print("listening", flush=True)
 seen, strange, waiting = 0, [], collections.deque()
 
@@ -127,6 +130,11 @@ def wire() -> Iterator[int]:
         fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH14x", b"wire", 0x1001))  # TUNSETIFF, IFF_TUN | IFF_NO_PI
         return descriptor
 
+    def long_queues() -> None:
+        # Half-open connections must not fill the queue: whether a SYN is answered would depend on the machine's speed.
+        for name in ("core/somaxconn", "ipv4/tcp_max_syn_backlog"):
+            (Path("/proc/sys/net") / name).write_text(str(QUEUE), encoding="ascii")
+
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     try:
         descriptor = in_namespace(NAMESPACE, tun)
@@ -137,19 +145,19 @@ def wire() -> Iterator[int]:
             "route add default dev wire",
         ):
             subprocess.run(["ip", "-n", NAMESPACE, *command.split()], check=True)
+        in_namespace(NAMESPACE, long_queues)
         yield descriptor
         os.close(descriptor)
     finally:
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
 
 
-def answers(descriptor: int, wanted: int, seconds: float) -> dict[tuple[bytes, int], tuple[int, int]]:
-    """SYN-ACKs by the client's address and port: sequence and acknowledgement."""
-    found: dict[tuple[bytes, int], tuple[int, int]] = {}
-    deadline = time.monotonic() + seconds
-    while len(found) < wanted and (left := deadline - time.monotonic()) > 0:
-        if not select.select([descriptor], [], [], left)[0]:
-            break
+def answers(descriptor: int, last: Client) -> dict[Client, tuple[int, int]]:
+    """SYN-ACKs by client, sequence and acknowledgement, up to the one to `last`, which made an honest SYN."""
+    os.write(descriptor, packet(*last, sequence=1, acknowledge=0, flags=2))
+    found: dict[Client, tuple[int, int]] = {}
+    while last not in found:
+        assert select.select([descriptor], [], [], 10.0)[0], "the server answers nobody any more"
         data = os.read(descriptor, 2048)
         if data[0] == 0x45 and data[9] == 6 and data[33] & 0x12 == 0x12:
             port, sequence, acknowledge = struct.unpack("!xxHII", data[20:32])
@@ -157,10 +165,10 @@ def answers(descriptor: int, wanted: int, seconds: float) -> dict[tuple[bytes, i
     return found
 
 
-def attack(descriptor: int, count: int, seed: int) -> set[tuple[bytes, int]]:
+def attack(descriptor: int, count: int, seed: int) -> set[Client]:
     """Opens `count` connections with hostile options, sends more of them with data, resets. Returns those answered."""
-    numbers = random.Random(seed)
-    accepted: set[tuple[bytes, int]] = set()
+    numbers, later = random.Random(seed), random.Random(seed + 1)
+    accepted: set[Client] = set()
     for start in range(0, count, BATCH):
         clients = {}
         for number in range(start, min(start + BATCH, count)):
@@ -168,14 +176,16 @@ def attack(descriptor: int, count: int, seed: int) -> set[tuple[bytes, int]]:
             clients[client] = numbers.getrandbits(32)
             syn = packet(*client, sequence=clients[client], acknowledge=0, flags=2, options=option_string(numbers))
             os.write(descriptor, syn)
-        found = answers(descriptor, len(clients), 0.02)
+        honest = bytes([10, 84, 0, 1]), 1_000 + start // BATCH
+        found = answers(descriptor, honest)
+        os.write(descriptor, packet(*honest, sequence=2, acknowledge=0, flags=4))
         for client, (sequence, acknowledge) in found.items():
             if client not in clients or acknowledge != (clients[client] + 1) & 0xFFFFFFFF:
                 continue
             accepted.add(client)
             rest = {"sequence": acknowledge, "acknowledge": sequence + 1}
-            os.write(descriptor, packet(*client, **rest, flags=0x10, options=option_string(numbers)))
-            os.write(descriptor, packet(*client, **rest, flags=0x18, options=option_string(numbers), data=b"work"))
+            os.write(descriptor, packet(*client, **rest, flags=0x10, options=option_string(later)))
+            os.write(descriptor, packet(*client, **rest, flags=0x18, options=option_string(later), data=b"work"))
             rest["sequence"] += 4
             os.write(descriptor, packet(*client, **rest, flags=0x11))
     return accepted
@@ -184,12 +194,11 @@ def attack(descriptor: int, count: int, seed: int) -> set[tuple[bytes, int]]:
 def finish(descriptor: int) -> None:
     """An honest connection that tells the server to end."""
     client = bytes([10, 83, 0, 1]), 9999
-    os.write(descriptor, packet(*client, sequence=1, acknowledge=0, flags=2))
-    [(sequence, acknowledge)] = [found for key, found in answers(descriptor, 1000, 1.0).items() if key == client]
+    sequence, acknowledge = answers(descriptor, client)[client]
     os.write(descriptor, packet(*client, sequence=acknowledge, acknowledge=sequence + 1, flags=0x10))
 
 
-def run(count: int, seed: int, cgroup: Path, kernel: Kernel | None) -> tuple[set[tuple[bytes, int]], int]:
+def run(count: int, seed: int, cgroup: Path, kernel: Kernel | None) -> tuple[set[Client], int]:
     """The connections answered, and how many the server accepted; fails on anything out of bounds."""
     with wire() as descriptor:
         if kernel:
@@ -235,9 +244,7 @@ def test_no_connection_is_refused_that_would_be_accepted_without_us(cgroup: Path
         kernel.close()
     # The kernel itself drops what carries an unexpected TCP-MD5 or TCP-AO option, or fits no sequence number.
     assert len(without) > 3_000
-    # A busy machine may answer later than this test waits; it never answers fewer by more than that.
-    assert len(without - with_us) <= len(without) // 1000
-    assert len(with_us - without) <= len(without) // 1000
+    assert with_us == without
 
 
 def test_a_hundred_thousand_hostile_connections(cgroup: Path) -> None:
