@@ -51,10 +51,10 @@ static __always_inline u32 masked_word(u32 word, int bits)
     return word & bpf_htonl(~0U << (32 - bits));
 }
 
-static __always_inline void mask_address(u32 address[4], int bits)
+static __always_inline void mask_address(u32 masked[4], const u32 address[4], int bits)
 {
-    address[0] = masked_word(address[0], bits);
-    address[1] = masked_word(address[1], bits - 32);
-    address[2] = masked_word(address[2], bits - 64);
-    address[3] = masked_word(address[3], bits - 96);
+    masked[0] = masked_word(address[0], bits);
+    masked[1] = masked_word(address[1], bits - 32);
+    masked[2] = masked_word(address[2], bits - 64);
+    masked[3] = masked_word(address[3], bits - 96);
 }

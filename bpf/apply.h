@@ -15,14 +15,16 @@ static __always_inline u8 draw(const struct policy *policy, int dimension)
 
 static __always_inline const struct arm *meaning(int dimension, u8 arm)
 {
-    int index = dimension * ARMS + (arm & (ARMS - 1));
-    return arms.lookup(&index);
+    union stack_int index = {.word = pair(dimension * ARMS + (arm & (ARMS - 1)), 0)};
+
+    return arms.lookup(&index.value);
 }
 
 static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *settings,
                                                const struct policy *policy)
 {
     const struct arm *chosen;
+    union stack_int window;
     int segments, limit = settings->initial_window_max;
     u8 arm;
 
@@ -43,7 +45,8 @@ static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const
         segments = limit;
     if (segments < INITIAL_WINDOW_MIN)
         segments = INITIAL_WINDOW_MIN;
-    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &segments, sizeof(segments))) {
+    window.word = pair(segments, 0);
+    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value))) {
         count(COUNTER_FAILED_INITIAL_WINDOW);
         return ARM_NONE;
     }
@@ -75,6 +78,7 @@ static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct con
                                     const struct policy *policy)
 {
     const struct arm *chosen;
+    union stack_int delay;
     int delay_us;
     u8 arm;
 
@@ -88,7 +92,8 @@ static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct con
         delay_us = settings->ack_delay_min_us;
     if (delay_us > ACK_DELAY_MAX_US)
         delay_us = ACK_DELAY_MAX_US;
-    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_DELACK_MAX, &delay_us, sizeof(delay_us))) {
+    delay.word = pair(delay_us, 0);
+    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_DELACK_MAX, &delay.value, sizeof(delay.value))) {
         count(COUNTER_FAILED_ACK);
         return ARM_NONE;
     }

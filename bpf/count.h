@@ -2,7 +2,9 @@
 
 static __always_inline void count(int counter)
 {
-    u64 *value = counters.lookup(&counter);
+    union stack_int index = {.word = pair(counter, 0)};
+    u64 *value = counters.lookup(&index.value);
+
     if (value)
         (*value)++;
 }
@@ -16,8 +18,9 @@ static __always_inline void add(u64 *sum, u64 value)
 
 static __always_inline void count_extension(int extension, int outcome)
 {
-    int index = extension * OUTCOME_ROOM + outcome;
-    u64 *value = extensions.lookup(&index);
+    union stack_int index = {.word = pair(extension * OUTCOME_ROOM + outcome, 0)};
+    u64 *value = extensions.lookup(&index.value);
+
     if (value)
         (*value)++;
 }

@@ -4,21 +4,22 @@
 static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
 {
     struct bpf_sock *sk = skops->sk;
-    struct prefix_key lookup = {.bits = 128}, remote;
     struct connection *connection;
     struct control *settings;
     struct policy *policy;
     u64 now = bpf_ktime_get_ns();
-    u32 local[4];
-    int zero = 0;
+    u32 remote[4], local[4];
+    union stack_key lookup;
+    union stack_int zero = {};
 
-    read_addresses(skops, lookup.address, local);
-    if (is_local(lookup.address, local)) {
+    read_addresses(skops, remote, local);
+    if (is_local(remote, local)) {
         count(COUNTER_LEFT_LOOPBACK);
         return;
     }
-    settings = control.lookup(&zero);
-    policy = policies.lookup(&lookup);
+    make_key(&lookup, 128, remote);
+    settings = control.lookup(&zero.value);
+    policy = policies.lookup(&lookup.key);
     if (!settings || !policy || policy->excluded || policy->group >= GROUPS) {
         count(COUNTER_LEFT_EXCLUDED);
         return;
@@ -36,9 +37,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
             connection->chose_congestion = differs_from_host(skops, settings);
     }
 
-    remote = lookup;
-    mask_address(lookup.address, policy->path_bits);
-    __builtin_memcpy(connection->key.address, lookup.address, sizeof(lookup.address));
+    mask_address(connection->key.address, remote, policy->path_bits);
     connection->key.path_bits = policy->path_bits;
     connection->key.group = policy->group;
     connection->key.generation = settings->generation;
@@ -50,7 +49,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     if (settings->extends | settings->honours) {
         connection->handshake_retransmitted = skops->total_retrans;
         if (settings->lease_until_ns >= now && !settings->observe_only)
-            extend(skops, settings, policy, connection, &remote, side, now);
+            extend(skops, settings, policy, connection, remote, side, now);
     }
     observe_established(skops, connection, now);
 }

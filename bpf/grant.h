@@ -2,17 +2,20 @@
 /* The side that is asked. A request is a hint from a stranger: only from networks that the configuration names, within
  * bounds, never against the application, and not more often than a client would. */
 
-static __always_inline int is_honoured(const struct prefix_key *remote)
+static __always_inline int is_honoured(const u32 remote[4])
 {
-    u32 *found = honoured.lookup(remote);
+    union stack_key key;
+    u32 *found;
 
+    make_key(&key, 128, remote);
+    found = honoured.lookup(&key.key);
     return found && *found;
 }
 
 static __always_inline int take_grant(u64 now)
 {
-    int zero = 0;
-    struct bucket *bucket = grants.lookup(&zero);
+    union stack_int zero = {};
+    struct bucket *bucket = grants.lookup(&zero.value);
     u64 earned;
 
     if (!bucket)
@@ -34,11 +37,11 @@ static __always_inline int grant_congestion(struct bpf_sock_ops *skops, const st
 {
     char name[CONGESTION_NAME];
     struct arm *algorithm;
-    int index = number;
+    union stack_int index = {.word = pair(number, 0)};
 
     if (connection->chose_congestion)
         return OUTCOME_REFUSED_OWN_CHOICE;
-    algorithm = algorithms.lookup(&index);
+    algorithm = algorithms.lookup(&index.value);
     if (!algorithm || !algorithm->value)
         return OUTCOME_REFUSED_ALGORITHM;
     if (number == ALGORITHM_DCTCP && !(skops->ecn_flags & ECN_NEGOTIATED))
@@ -52,6 +55,7 @@ static __always_inline int grant_window(struct bpf_sock_ops *skops, const struct
                                         const struct policy *policy, u8 asked)
 {
     int segments = asked, limit = settings->initial_window_max;
+    union stack_int window;
 
     if (limit > INITIAL_WINDOW_MAX)
         limit = INITIAL_WINDOW_MAX;
@@ -61,17 +65,18 @@ static __always_inline int grant_window(struct bpf_sock_ops *skops, const struct
         segments = limit;
     if (segments < INITIAL_WINDOW_MIN)
         segments = INITIAL_WINDOW_MIN;
-    return bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &segments, sizeof(segments)) ? OUTCOME_REFUSED_KERNEL
-                                                                                   : OUTCOME_GRANTED;
+    window.word = pair(segments, 0);
+    return bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value)) ? OUTCOME_REFUSED_KERNEL
+                                                                                           : OUTCOME_GRANTED;
 }
 
 /* PASSIVE_ESTABLISHED_CB, after the controllers' arms: what the client's SYN asks for takes precedence, and leaves the
  * connection out of the comparison in that dimension. */
 static __always_inline void grant(struct bpf_sock_ops *skops, const struct control *settings,
                                   const struct policy *policy, struct connection *connection,
-                                  const struct prefix_key *remote, u64 now)
+                                  const u32 remote[4], u64 now)
 {
-    struct request_option asked;
+    union request_option asked;
     int outcome, refused = 0;
 
     load_requests(skops, settings, &asked);
@@ -102,27 +107,27 @@ static __always_inline void grant(struct bpf_sock_ops *skops, const struct contr
 /* A User Timeout Option arrived on an open connection: the first segment, or the peer changed its mind. */
 static __always_inline void grant_user_timeout(struct bpf_sock_ops *skops)
 {
-    struct prefix_key remote = {.bits = 128};
     struct connection *connection = extended(skops);
     struct control *settings;
     struct sends *sent;
-    int zero = 0, group;
-    u32 local[4];
+    union stack_int zero = {};
+    u32 remote[4], local[4];
     u16 value;
 
-    settings = control.lookup(&zero);
-    if (!connection || !settings)
+    if (!connection)
+        return;
+    settings = control.lookup(&zero.value);
+    if (!settings)
         return;
     value = load_user_timeout(skops, 0);
     if (!value)
         return;
-    read_addresses(skops, remote.address, local);
-    if (!is_honoured(&remote)) {
+    read_addresses(skops, remote, local);
+    if (!is_honoured(remote)) {
         count_extension(EXTENSION_USER_TIMEOUT, OUTCOME_REFUSED_NETWORK);
         return;
     }
-    group = connection->group;
-    sent = sends.lookup(&group);
+    sent = sends_of(connection->group);
     connection->remote_user_timeout = value;
     set_user_timeout(skops, settings, connection, sent ? sent->user_timeout_ms : 0);
 }
@@ -131,15 +136,14 @@ static __always_inline void grant_user_timeout(struct bpf_sock_ops *skops)
  * and to read from now on. */
 static __always_inline void extend(struct bpf_sock_ops *skops, const struct control *settings,
                                    const struct policy *policy, struct connection *connection,
-                                   const struct prefix_key *remote, u8 side, u64 now)
+                                   const u32 remote[4], u8 side, u64 now)
 {
     u32 flags = skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
-    int group = policy->group;
-    struct sends *sent = sends.lookup(&group);
+    struct sends *sent = sends_of(policy->group);
     u32 advertised_ms = 0;
     u16 theirs = 0;
 
-    connection->group = group;
+    connection->group = policy->group;
     connection->extends = 1;
     if (connection->options_sent)
         learn_options(connection, now);

@@ -6,16 +6,17 @@ static __always_inline struct row *row_of(const struct connection *connection)
     struct row_key key = connection->key; /* the verifier of 5.15 takes keys from the stack only */
     struct row *row, *empty;
     struct control *settings;
-    int zero = 0, second;
+    union stack_int zero = {};
+    int second;
 
-    settings = control.lookup(&zero);
+    settings = control.lookup(&zero.value);
     if (!settings)
         return NULL;
     second = settings->active_rows;
     row = second ? rows_b.lookup(&key) : rows_a.lookup(&key);
     if (row)
         return row;
-    empty = empty_row.lookup(&zero);
+    empty = empty_row.lookup(&zero.value);
     if (!empty)
         return NULL;
     if (second) {
@@ -158,8 +159,8 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
 
 static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
 {
-    int group = key->group;
-    struct rtt_histogram *histogram = rtt.lookup(&group);
+    union stack_int group = {.word = pair(key->group, 0)};
+    struct rtt_histogram *histogram = rtt.lookup(&group.value);
     u64 slot;
 
     if (!histogram)
@@ -180,7 +181,8 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
     u32 measured = skops->args[0]; /* 6.10 and later; 0 before */
     u32 base = skops->rtt_min;
     u32 longest;
-    struct row *row = NULL;
+    struct row *row;
+    int ended;
 
     if (!measured)
         measured = smoothed;
@@ -194,16 +196,21 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
     }
     count_rtt(&connection->key, measured);
 
-    if (pause_before(connection, now, longest)) {
-        row = row_of(connection);
-        if (row)
-            end_transfer(skops, connection, row);
-        begin_transfer(connection, now, measured);
-    } else if (now - connection->flushed_ns > FLUSH_INTERVAL_NS) {
-        row = row_of(connection);
+    ended = pause_before(connection, now, longest);
+    if (!ended && now - connection->flushed_ns <= FLUSH_INTERVAL_NS)
+        return;
+    /* Whether there is a row is asked once: see extended(). */
+    row = row_of(connection);
+    if (!row) {
+        if (ended)
+            begin_transfer(connection, now, measured);
+        return;
     }
-    if (row)
-        flush(skops, connection, row, now);
+    if (ended) {
+        end_transfer(skops, connection, row);
+        begin_transfer(connection, now, measured);
+    }
+    flush(skops, connection, row, now);
 }
 
 /* args: first sequence number, segments, result of sending (net/ipv4/tcp_output.c, __tcp_retransmit_skb) */

@@ -27,16 +27,16 @@ static __always_inline void remember_listener(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
     struct control *settings;
-    int zero = 0, yes = 1;
+    union stack_int zero = {}, yes = {.word = pair(1, 0)};
 
     if (sk)
         connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-    settings = control.lookup(&zero);
+    settings = control.lookup(&zero.value);
     if (!settings)
         return;
     /* What the accepted sockets need before they are ours: the SYN's options kept, and a word in the SYN-ACK. */
     if (settings->honours)
-        bpf_setsockopt(skops, SOL_TCP, OPTION_SAVE_SYN, &yes, sizeof(yes));
+        bpf_setsockopt(skops, SOL_TCP, OPTION_SAVE_SYN, &yes.value, sizeof(yes.value));
     if (settings->extends)
         bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }

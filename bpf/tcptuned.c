@@ -4,6 +4,7 @@
 #include "consts.h"
 #include "structs.h"
 #include "maps.h"
+#include "stack.h"
 #include "count.h"
 #include "logarithm.h"
 #include "address.h"

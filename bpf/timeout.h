@@ -19,6 +19,7 @@ static __always_inline void set_user_timeout(struct bpf_sock_ops *skops, const s
 {
     u32 least = larger(settings->user_timeout_min_ms,
                        (skops->srtt_us >> 3) / 1000 * USER_TIMEOUT_RTTS + USER_TIMEOUT_SLACK_MS);
+    union stack_int option;
     u32 timeout = larger(advertised_ms, user_timeout_to_ms(connection->remote_user_timeout));
 
     if (connection->chose_user_timeout) {
@@ -31,7 +32,8 @@ static __always_inline void set_user_timeout(struct bpf_sock_ops *skops, const s
     timeout = larger(timeout, least);
     if (timeout == connection->user_timeout_ms)
         return;
-    if (bpf_setsockopt(skops, SOL_TCP, OPTION_USER_TIMEOUT, &timeout, sizeof(timeout))) {
+    option.word = pair(timeout, 0);
+    if (bpf_setsockopt(skops, SOL_TCP, OPTION_USER_TIMEOUT, &option.value, sizeof(option.value))) {
         count_extension(EXTENSION_USER_TIMEOUT, OUTCOME_REFUSED_KERNEL);
         return;
     }

@@ -7,35 +7,49 @@
  * 0 asks for nothing. The kernel searches and checks lengths; here are only fixed layouts, so nothing a peer sends
  * moves an index. */
 
-struct user_timeout_option {
-    u8 kind;
-    u8 length;
-    u16 value; /* network order */
+/* Written as a whole, in network order, and read by parts (see union stack_key). */
+union user_timeout_option {
+    u32 word;
+    struct {
+        u8 kind;
+        u8 length;
+        u16 value; /* network order */
+    };
 };
 
-struct request_option {
-    u8 kind;
-    u8 length;
-    u16 exid; /* network order */
-    u8 version;
-    u8 subtype;
-    u8 congestion;
-    u8 window;
-    u8 beyond[OPTION_REQUEST_ROOM - OPTION_REQUEST_LENGTH]; /* what a later version appends; not read */
+union request_option {
+    u64 words[OPTION_REQUEST_ROOM / 8]; /* after the first: what a later version appends; not read */
+    struct {
+        u8 kind;
+        u8 length;
+        u16 exid; /* network order */
+        u8 version;
+        u8 subtype;
+        u8 congestion;
+        u8 window;
+    };
 };
+
+static __always_inline u32 user_timeout_word(u32 length, u16 value)
+{
+    return bpf_htonl(OPTION_USER_TIMEOUT_KIND << 24 | length << 16 | value);
+}
+
+static __always_inline u64 request_word(u32 length, u16 exid, u8 congestion, u8 window)
+{
+    u64 first = (u32)OPTION_EXPERIMENT_KIND << 24 | length << 16 | exid;
+
+    return bpf_htonll(first << 32 | OPTION_VERSION << 24 | OPTION_SUBTYPE_REQUEST << 16 | congestion << 8 | window);
+}
 
 /* Finds our requests in the SYN that a listener saved; both are 0 where there is nothing that we understand. */
 static __always_inline void load_requests(struct bpf_sock_ops *skops, const struct control *settings,
-                                          struct request_option *option)
+                                          union request_option *option)
 {
     long length;
 
     __builtin_memset(option, 0, sizeof(*option));
-    option->kind = OPTION_EXPERIMENT_KIND;
-    option->length = OPTION_SEARCH_LENGTH;
-    option->exid = bpf_htons(settings->exid);
-    option->version = OPTION_VERSION;
-    option->subtype = OPTION_SUBTYPE_REQUEST;
+    option->words[0] = request_word(OPTION_SEARCH_LENGTH, settings->exid, 0, 0);
     length = bpf_load_hdr_opt(skops, option, sizeof(*option), BPF_LOAD_HDR_OPT_TCP_SYN);
     if (length == -ERROR_NO_SUCH_OPTION || length == -ERROR_NO_SAVED_SYN) {
         option->congestion = 0;
@@ -57,7 +71,7 @@ static __always_inline void load_requests(struct bpf_sock_ops *skops, const stru
 /* Finds a User Timeout Option in this packet, or in the saved SYN. Returns its value in host order; 0 means nothing. */
 static __always_inline u16 load_user_timeout(struct bpf_sock_ops *skops, u64 where)
 {
-    struct user_timeout_option option = {.kind = OPTION_USER_TIMEOUT_KIND};
+    union user_timeout_option option = {.word = user_timeout_word(0, 0)};
     long length = bpf_load_hdr_opt(skops, &option, sizeof(option), where);
 
     if (length == -ERROR_NO_SUCH_OPTION || length == -ERROR_NO_SAVED_SYN)
@@ -72,11 +86,7 @@ static __always_inline u16 load_user_timeout(struct bpf_sock_ops *skops, u64 whe
 
 static __always_inline void store_user_timeout(struct bpf_sock_ops *skops, u16 value)
 {
-    struct user_timeout_option option = {
-        .kind = OPTION_USER_TIMEOUT_KIND,
-        .length = OPTION_USER_TIMEOUT_LENGTH,
-        .value = bpf_htons(value),
-    };
+    u32 option = user_timeout_word(OPTION_USER_TIMEOUT_LENGTH, value);
     int failed = bpf_store_hdr_opt(skops, &option, sizeof(option), 0) != 0;
 
     count_extension(EXTENSION_USER_TIMEOUT, failed ? OUTCOME_NO_ROOM : OUTCOME_SENT);
@@ -85,15 +95,7 @@ static __always_inline void store_user_timeout(struct bpf_sock_ops *skops, u16 v
 static __always_inline void store_requests(struct bpf_sock_ops *skops, const struct control *settings,
                                            const struct sends *sent)
 {
-    struct request_option option = {
-        .kind = OPTION_EXPERIMENT_KIND,
-        .length = OPTION_REQUEST_LENGTH,
-        .exid = bpf_htons(settings->exid),
-        .version = OPTION_VERSION,
-        .subtype = OPTION_SUBTYPE_REQUEST,
-        .congestion = sent->congestion,
-        .window = sent->window,
-    };
+    u64 option = request_word(OPTION_REQUEST_LENGTH, settings->exid, sent->congestion, sent->window);
     int outcome = bpf_store_hdr_opt(skops, &option, OPTION_REQUEST_LENGTH, 0) ? OUTCOME_NO_ROOM : OUTCOME_SENT;
 
     if (sent->congestion)
