@@ -15,12 +15,13 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.display import size
 from agent.errors import LabError, UsageError
 from agent.lab.agent_process import AgentProcess
+from agent.lab.demo_result import DemoResult, PathResult, Phase
 from agent.lab.demo_view import Progress, progress_view, show_result
 from agent.lab.jobs import Job, wait_all
 from agent.lab.lab import EmulatorCounters, Lab
@@ -72,48 +73,6 @@ PATHS = (
     # Cubic takes every loss for congestion.
     DemoPath(PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=500, loss=0.01), 1_500_000, 3),
 )
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What the clients of one path saw in one phase; times in milliseconds, None without objects.
-
-    `lost` is the share of the path's packets towards the clients that it dropped, which the server sends again.
-    """
-
-    objects: int
-    errors: int
-    median_ms: float | None
-    mean_ms: float | None
-    lost: float | None
-
-
-@dataclass
-class PathResult:
-    """Everything about one path. Ratios are after to before: 0.8 is a fifth less time."""
-
-    name: str
-    description: str
-    before: Phase
-    after: Phase
-    learnt_from: float  # connections, faded with the evidence's half-life
-    policy: list[dict[str, Any]]  # by dimension: name, chosen, reason, probability
-    median_ratio: float | None = field(init=False)
-    mean_ratio: float | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.median_ratio = _ratio(self.after.median_ms, self.before.median_ms)
-        self.mean_ratio = _ratio(self.after.mean_ms, self.before.mean_ms)
-
-
-@dataclass
-class DemoResult:
-    """What the demo found. `late_ms`: how late the emulator delivered at worst; much more than 10 ms spoils figures."""
-
-    seconds: float
-    paths: list[PathResult]
-    late_ms: float
-    errors: list[str]
 
 
 def show_demo(*, seconds: float, as_json: bool) -> int:
@@ -263,7 +222,3 @@ def _lost(path: str, first: EmulatorCounters, last: EmulatorCounters) -> float |
         getattr(after, name) - getattr(before, name) for name in ("packets_dropped_queue", "packets_dropped_loss")
     )
     return round(dropped / offered, 5) if offered else None
-
-
-def _ratio(after: float | None, before: float | None) -> float | None:
-    return round(after / before, 4) if after is not None and before else None

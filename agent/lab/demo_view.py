@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,9 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.display import NOTHING, percent, whole
-
-if TYPE_CHECKING:
-    from agent.lab.demo import DemoResult, PathResult
+from agent.lab.demo_result import DemoResult, PathResult
 
 __all__ = ["Progress", "progress_view", "show_result"]
 

@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from agent.cgroups import mount_point
 from agent.errors import LabError
 from agent.lab.enter import in_namespace
 from agent.lab.spec import FULL_PACKET
 
-__all__ = ["SERVER_V4", "SERVER_V6", "Topology", "cgroup2_mount", "sweep"]
+__all__ = ["SERVER_V4", "SERVER_V6", "Topology", "sweep"]
 
 SERVER_V4 = IPv4Address("10.78.0.1")
 SERVER_V6 = IPv6Address("fd78::1")
@@ -43,15 +44,6 @@ _LOCK = Path("/run/lock/tcptuned-lab")
 _COMMAND_TIMEOUT = 20.0  # seconds; these commands take milliseconds
 
 
-def cgroup2_mount() -> Path:
-    """Where the cgroup v2 hierarchy is mounted (/proc/self/mountinfo, proc(5)). Raises LabError."""
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        fields, _, rest = line.partition(" - ")
-        if rest.split()[0] == "cgroup2":
-            return Path(fields.split()[4].replace("\\040", " "))
-    raise LabError("no cgroup v2 hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
-
-
 class Topology:
     """Namespaces, devices and cgroups of one laboratory; everything is gone after `close`."""
 
@@ -59,7 +51,7 @@ class Topology:
         self.name = name
         self.client_namespace = f"{name}-client"
         self.server_namespace = f"{name}-server"
-        self.cgroup = cgroup2_mount() / name.replace(_PREFIX, _CGROUP_PREFIX, 1)
+        self.cgroup = mount_point() / name.replace(_PREFIX, _CGROUP_PREFIX, 1)
         self.client_cgroup = self.cgroup / "client"
         self.server_cgroup = self.cgroup / "server"
         self.client_device = -1  # the emulator's ends of the TUN devices
@@ -154,7 +146,7 @@ def sweep() -> None:
     for entry in namespaces.glob(f"{_PREFIX}*-*-*") if namespaces.is_dir() else ():
         if _abandoned(entry.name.removeprefix(_PREFIX)):
             _remove([entry.name], [])
-    for group in cgroup2_mount().glob(f"{_CGROUP_PREFIX}*-*"):
+    for group in mount_point().glob(f"{_CGROUP_PREFIX}*-*"):
         if _abandoned(group.name.removeprefix(_CGROUP_PREFIX)):
             _remove([], [group / "client", group / "server", group])
 

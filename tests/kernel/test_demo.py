@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.cgroups import mount_point
 from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
-from agent.lab.demo import PATHS, Phase, check_attached
+from agent.lab.demo import PATHS, check_attached
+from agent.lab.demo_result import Phase
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
-from agent.lab.topology import cgroup2_mount
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,7 @@ def processes(session: int) -> Iterator[str]:
 def assert_nothing_left(pid: int, folder: Path) -> None:
     assert not list(processes(pid))
     assert not list(Path("/run/netns").glob(f"tcptuned-{pid}-*"))
-    assert not list(cgroup2_mount().glob(f"tcptuned-lab-{pid}-*"))
+    assert not list(mount_point().glob(f"tcptuned-lab-{pid}-*"))
     assert not list(folder.iterdir())
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from agent import bpf_findings, host_findings
+from agent.cgroups import mount_point
 from agent.config import Attach, Config, Congestion, Web
 from agent.doctor import show_doctor
 from agent.finding import Finding, examine
-from agent.lab.topology import cgroup2_mount
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
@@ -54,7 +54,7 @@ def test_as_root_the_programs_are_built_and_attached_and_nothing_stays() -> None
                  "programs", "attaching", "batches"):  # fmt: skip
         assert found[name]["state"] == "ok", found[name]
     assert found["kernel"]["value"] == os.uname().release
-    assert not list(cgroup2_mount().glob("tcptuned-doctor-*"))
+    assert not list(mount_point().glob("tcptuned-doctor-*"))
 
 
 def test_as_nobody_it_says_what_it_could_not_look_at() -> None:
@@ -115,7 +115,7 @@ def test_sources_that_do_not_compile_show_the_compilers_text(
 
 
 def test_a_program_of_another_tool_is_named() -> None:
-    group = cgroup2_mount() / f"tcptuned-doctor-test-{os.getpid()}"
+    group = mount_point() / f"tcptuned-doctor-test-{os.getpid()}"
     script = (
         "import os, sys, time; from bcc import BPF\n"
         "bpf = BPF(text='int other_tool(struct bpf_sock_ops *skops) { return 1; }')\n"

@@ -13,10 +13,10 @@ from statistics import median
 
 import pytest
 
+from agent.cgroups import mount_point
 from agent.errors import LabError
 from agent.lab.lab import Lab, PathCounters
 from agent.lab.spec import LinkSpec, PathSpec
-from agent.lab.topology import cgroup2_mount
 from agent.lab.workload import Completion, ServerOptions, Transfer
 
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
@@ -181,7 +181,7 @@ def test_programs_run_inside_a_side(lab: Lab) -> None:
     process = lab.run_in("server", [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     output = process.communicate(timeout=20)[0]
     assert "10.78.0.1" in output
-    assert str(lab.server_cgroup.relative_to(cgroup2_mount())) in output
+    assert str(lab.server_cgroup.relative_to(mount_point())) in output
 
 
 def test_nothing_is_left_behind() -> None:
@@ -224,7 +224,7 @@ def test_a_killed_laboratory_is_swept_away_by_the_next() -> None:
     with Lab([PathSpec(name="p")]) as lab:
         assert lab.fetch("p", size=10)[0].error is None
         assert not list(Path("/run/netns").glob(f"{name}*"))
-        assert not list(cgroup2_mount().glob(f"{name.replace('tcptuned', 'tcptuned-lab')}*"))
+        assert not list(mount_point().glob(f"{name.replace('tcptuned', 'tcptuned-lab')}*"))
 
 
 def test_a_wrong_choice_is_one_clear_error() -> None:
