@@ -24,7 +24,10 @@ REASONS = (
 UNKNOWN, COMPARING, BEST, NO_GAIN, VETOED = range(len(REASONS))
 
 ENOUGH = 6.0  # transfers of an arm before its estimate is believed
-LEAST_SHARE = 0.03  # an arm with evidence against it keeps a chance to return
+LEAST_SHARE = 0.03  # an arm with evidence against it keeps a chance to return,
+LEAST_COST = 0.01  # but that must not make the path's transfers more than 1 % slower
+CLEARLY_WORSE = 3.0  # standard errors behind the best: no reason to go on comparing,
+SEEN_TWICE = 1.5  # once it was seen more than once, a little faded
 UNKNOWN_SPREAD = 0.5  # log2: an unseen arm may be 40 % better or worse than the known ones
 DOUBT = 0.5  # standard errors: the better known of two equals wins
 DEFAULT_BONUS = 0.02  # log2: the default stays unless something is 1.4 % better
@@ -40,11 +43,15 @@ def decide(utility: Floats, variance: Floats, vetoed: NDArray[np.bool_], evidenc
     believed = transfers >= ENOUGH
     centre, spread = believe(utility, variance, UNKNOWN_SPREAD)
 
-    floor = np.where(vetoed, LEAST_SHARE / 3, LEAST_SHARE)
+    leader = np.where(vetoed, -np.inf, centre).argmax(axis=1)
+    behind = np.maximum(centre[rows, leader][:, None] - centre, 0.0)
+    floor = np.minimum(LEAST_SHARE, LEAST_COST / np.maximum(np.exp2(np.minimum(behind, 10.0)) - 1.0, 1e-9))
+    floor = np.where(vetoed, floor / 3, floor)
     probabilities = np.maximum(likely_best(centre, spread, ~vetoed), floor)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     # Until every arm has been seen often enough, those that have not share half of the connections.
-    lacking = ~believed & ~vetoed
+    hopeless = (transfers >= SEEN_TWICE) & (behind > CLEARLY_WORSE * np.hypot(spread, spread[rows, leader][:, None]))
+    lacking = ~believed & ~vetoed & ~hopeless
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
     share = np.where(lacking, 0.5 / np.maximum(lacking.sum(axis=1, keepdims=True), 1), 0.0)
     probabilities = np.where(comparing[:, None], 0.5 * probabilities + share, probabilities)

@@ -47,7 +47,8 @@ def test_a_clearly_faster_arm_gets_most(law: type[Controller], arms: int) -> Non
         decision = decide(law, known([50] * arms, [-1.0 if arm == best else 0.0 for arm in range(arms)]))
         assert decision.chosen[0] == best
         assert decision.probabilities[0, best] > 0.75
-        assert (decision.probabilities[0] > 0.02).all()
+        # What is left to the others costs the path about 1 % an arm at the most.
+        assert (decision.probabilities[0] > 0.005).all()
         assert why(decision) == ("best by time, retransmissions and round-trip time" if best else REASONS[3])
 
 
@@ -81,8 +82,18 @@ def test_what_was_never_tried_is_tried(law: type[Controller]) -> None:
 @BOTH
 def test_no_arm_is_ever_without_a_chance(law: type[Controller]) -> None:
     decision = decide(law, known([500] * 4, [0, 3, 3, 3], [0, 0, 0.3, 0.3]))
-    assert (decision.probabilities[0] > 0.005).all()
-    assert decision.probabilities[0, 0] > 0.85
+    assert (decision.probabilities[0] > 0).all()
+    # Eight times as slow: what they are drawn for makes the path's transfers at most 1 % an arm slower.
+    assert decision.probabilities[0, 1:].sum() * 7 < 0.031
+
+
+@BOTH
+def test_a_hopeless_arm_is_not_compared_to_the_end(law: type[Controller]) -> None:
+    """Twice seen and 2.5 times as slow: the other four trials would cost more than they tell."""
+    decision = decide(law, known([30, 2], [0, 1.3], spread=0.1))
+    assert decision.probabilities[0, 0] > 0.95
+    close = decide(law, known([30, 2], [0, 0.1], spread=0.1))
+    assert close.probabilities[0, 1] > 0.4
 
 
 @BOTH
