@@ -26,8 +26,9 @@ UNKNOWN, COMPARING, BEST, NO_GAIN, VETOED = range(len(REASONS))
 ENOUGH = 6.0  # transfers of an arm before its estimate is believed
 LEAST_SHARE = 0.03  # an arm with evidence against it keeps a chance to return,
 LEAST_COST = 0.01  # but that must not make the path's transfers more than 1 % slower
-CLEARLY_WORSE = 3.0  # standard errors behind the best: no reason to go on comparing,
-SEEN_TWICE = 1.5  # once it was seen more than once, a little faded
+COMPARING_SHARE = 0.3  # of the connections, for all arms not seen often enough: some will turn out to be slow
+CLEARLY = 3.0  # standard errors behind the best: no reason to go on comparing,
+SEEN_TWICE = 1.5  # once both were seen more than once, a little faded
 UNKNOWN_SPREAD = 0.5  # log2: an unseen arm may be 40 % better or worse than the known ones
 DOUBT = 0.5  # standard errors: the better known of two equals wins
 DEFAULT_BONUS = 0.02  # log2: the default stays unless something is 1.4 % better
@@ -49,12 +50,14 @@ def decide(utility: Floats, variance: Floats, vetoed: NDArray[np.bool_], evidenc
     floor = np.where(vetoed, floor / 3, floor)
     probabilities = np.maximum(likely_best(centre, spread, ~vetoed), floor)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    # Until every arm has been seen often enough, those that have not share half of the connections.
-    hopeless = (transfers >= SEEN_TWICE) & (behind > CLEARLY_WORSE * np.hypot(spread, spread[rows, leader][:, None]))
-    lacking = ~believed & ~vetoed & ~hopeless
+    # Until every arm has been seen often enough, those that have not get a share.
+    beaten = vetoed | (behind > CLEARLY * np.hypot(spread, spread[rows, leader][:, None]))
+    won = beaten.sum(axis=1) >= arms - 1
+    believed[rows, leader] |= won & (transfers[rows, leader] >= SEEN_TWICE)
+    lacking = ~believed & ~vetoed & ~(beaten & (transfers >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
-    share = np.where(lacking, 0.5 / np.maximum(lacking.sum(axis=1, keepdims=True), 1), 0.0)
-    probabilities = np.where(comparing[:, None], 0.5 * probabilities + share, probabilities)
+    share = np.where(lacking, COMPARING_SHARE / np.maximum(lacking.sum(axis=1, keepdims=True), 1), 0.0)
+    probabilities = np.where(comparing[:, None], (1.0 - COMPARING_SHARE) * probabilities + share, probabilities)
     # No transfer to judge by, no arm to try: arm 0 alone, until some connection transfers enough.
     nothing = transfers.sum(axis=1) < NOTHING
     probabilities[nothing] = 0.0

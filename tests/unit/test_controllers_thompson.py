@@ -94,6 +94,9 @@ def test_a_hopeless_arm_is_not_compared_to_the_end(law: type[Controller]) -> Non
     assert decision.probabilities[0, 0] > 0.95
     close = decide(law, known([30, 2], [0, 0.1], spread=0.1))
     assert close.probabilities[0, 1] > 0.4
+    # The other way round: twice seen and clearly the best is enough to be chosen.
+    assert decide(law, known([30, 2], [0, -3], spread=0.1)).chosen[0] == 1
+    assert decide(law, known([30, 2], [0, -0.1], spread=0.1)).chosen[0] == 0
 
 
 @BOTH
