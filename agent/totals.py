@@ -21,7 +21,7 @@ DEFAULT_GROUP = 0  # its number: the configuration's first
 
 
 class Totals:
-    """Sums by group and side, transfers by treatment, and transfers by dimension and arm."""
+    """Sums by group and side, connections by treatment, and transfers by dimension and arm."""
 
     def __init__(self, dimensions: tuple[Dimension, ...], groups: int) -> None:
         self.dimensions = dimensions

@@ -55,17 +55,14 @@
 #define CONGESTION_NAME 16
 
 /* include/net/tcp_states.h */
-#define STATE_ESTABLISHED 1
 #define STATE_FIN_WAIT1 4
 #define STATE_FIN_WAIT2 5
-#define STATE_TIME_WAIT 6
 #define STATE_CLOSE 7
 #define STATE_CLOSE_WAIT 8
 #define STATE_LAST_ACK 9
 #define STATE_CLOSING 11
 
 #define FAMILY_INET 2
-#define FAMILY_INET6 10
 /* The third word of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2). */
 #define MAPPED_WORD bpf_htonl(0x0000ffff)
 #define MAPPED_BITS 96
@@ -132,7 +129,6 @@ enum outcome {
 #define ERROR_NO_SAVED_SYN 2    /* ENOENT */
 
 #define TCP_FLAG_SYN_BIT 0x02
-#define TCP_FLAG_ACK_BIT 0x10
 
 /* One counter for each thing worth knowing; agent/bpf_source.py reads these names. */
 enum counter {

@@ -87,21 +87,17 @@ def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) ->
         assert (tmp_path / "state" / "journal.jsonl").exists()
 
 
+def as_nobody(command: str) -> subprocess.CompletedProcess[str]:
+    """One command of the agent, without any capability."""
+    before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    return subprocess.run(
+        [*before, sys.executable, "-m", "agent", command], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
 def test_without_capabilities_one_sentence_says_so() -> None:
     require_root()
-    command = [
-        "setpriv",
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        sys.executable,
-        "-m",
-        "agent",
-        "run",
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = as_nobody("run")
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "CAP_BPF" in ended.stderr
@@ -183,19 +179,7 @@ def test_detach_takes_the_programs_off_a_hung_agent(lab: Lab, tmp_path: Path) ->
 
 def test_detach_without_permission_says_so() -> None:
     require_root()
-    command = [
-        "setpriv",
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        sys.executable,
-        "-m",
-        "agent",
-        "detach",
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = as_nobody("detach")
     assert ended.returncode == 1
     assert "sudo" in ended.stderr
 
