@@ -131,16 +131,21 @@ def wire() -> Iterator[int]:
         return descriptor
 
     def long_queues() -> None:
-        # Half-open connections must not fill the queue: whether a SYN is answered would depend on the machine's speed.
-        for name in ("core/somaxconn", "ipv4/tcp_max_syn_backlog"):
-            (Path("/proc/sys/net") / name).write_text(str(QUEUE), encoding="ascii")
+        # Half-open connections must neither fill the queue nor the wire with SYN-ACKs sent again: whether a SYN is
+        # answered would depend on the machine's speed.
+        for name, value in (
+            ("core/somaxconn", QUEUE),
+            ("ipv4/tcp_max_syn_backlog", QUEUE),
+            ("ipv4/tcp_synack_retries", 0),
+        ):
+            (Path("/proc/sys/net") / name).write_text(str(value), encoding="ascii")
 
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     try:
         descriptor = in_namespace(NAMESPACE, tun)
         for command in (
             "addr add 10.81.0.1/24 dev wire",
-            "link set wire up",
+            "link set wire txqueuelen 10000 up",
             "link set lo up",
             "route add default dev wire",
         ):
