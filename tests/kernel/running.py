@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -44,13 +46,21 @@ class RunningAgent:
     """`tcptuned run` from `with` to the end of its block; ready when the block begins."""
 
     def __init__(
-        self, lab: Lab, config: Path, *, side: str = "server", before: Sequence[str] = (), arguments: Sequence[str] = ()
+        self,
+        lab: Lab,
+        config: Path,
+        *,
+        side: str = "server",
+        before: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        interpreter: str = sys.executable,
+        **options: Any,
     ) -> None:
         self._namespace = lab.server_namespace if side == "server" else lab.client_namespace
         self._log: IO[bytes] = (config.parent / "agent.log").open("w+b")
-        command = [*before, sys.executable, "-m", "agent", "run", "--config", str(config), *arguments]
+        command = [*before, interpreter, "-m", "agent", "run", "--config", str(config), *arguments]
         self.began = time.monotonic()
-        self.process: subprocess.Popen[Any] = lab.run_in(side, command, stderr=self._log)
+        self.process: subprocess.Popen[Any] = lab.run_in(side, command, stderr=self._log, **options)
 
     def __enter__(self) -> Self:
         until(lambda: self.process.poll() is not None or self._is_ready(), 30.0, "the agent is not ready")
@@ -123,6 +133,27 @@ class RunningAgent:
             return self.get("/-/healthy") is not None
         except OSError:
             return False
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def readable_by_all() -> Iterator[tuple[Path, str]]:
+    """The repository where every user can read it, and its interpreter there.
+
+    A checkout may lie in a folder that only root enters; a bind mount shows it elsewhere.
+    """
+    place = Path(tempfile.mkdtemp(prefix="tcptuned-readable-", dir="/tmp"))
+    place.chmod(0o755)
+    subprocess.run(["mount", "--bind", str(REPOSITORY), str(place)], check=True)
+    try:
+        interpreter = Path(sys.executable)
+        inside = interpreter.is_relative_to(REPOSITORY)
+        yield place, str(place / interpreter.relative_to(REPOSITORY)) if inside else str(interpreter)
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        place.rmdir()
 
 
 def until(condition: Callable[[], bool], seconds: float, failure: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import readable_by_all
 
 from agent import bpf_findings, host_findings
 from agent.cgroups import mount_point
@@ -30,6 +31,12 @@ def _root() -> None:
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
+    with readable_by_all() as (place, interpreter):
+        command = [*NOBODY, interpreter, "-m", "agent", "doctor", *arguments]
+        return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60, check=False)
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -58,7 +65,7 @@ def test_as_root_the_programs_are_built_and_attached_and_nothing_stays() -> None
 
 
 def test_as_nobody_it_says_what_it_could_not_look_at() -> None:
-    done = run(*NOBODY, *COMMAND, "--json")
+    done = as_nobody("--json")
     assert (done.returncode, done.stderr) == (1, "")
     found = assert_complete(json.loads(done.stdout))
     assert found["CAP_BPF"]["state"] == found["CAP_NET_ADMIN"]["state"] == "missing"
@@ -69,7 +76,7 @@ def test_as_nobody_it_says_what_it_could_not_look_at() -> None:
 
 
 def test_a_pipe_gets_plain_text() -> None:
-    done = run(*NOBODY, *COMMAND)
+    done = as_nobody()
     assert (done.returncode, done.stderr) == (1, "")
     assert "\x1b" not in done.stdout
     assert "the agent cannot run here: 2 missing" in done.stdout

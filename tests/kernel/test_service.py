@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import RunningAgent, attached, configuration, require_root, until
+from running import RunningAgent, attached, configuration, readable_by_all, require_root, until
 
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
@@ -76,7 +76,10 @@ def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) ->
     only = "-all,+bpf,+net_admin"
     before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
     before += ["--bounding-set", only, "--inh-caps", only, "--ambient-caps", only]
-    with RunningAgent(lab, configuration(lab, tmp_path), before=before) as agent:
+    with (
+        readable_by_all() as (place, interpreter),
+        RunningAgent(lab, configuration(lab, tmp_path), before=before, interpreter=interpreter, cwd=place) as agent,
+    ):
         status = Path(f"/proc/{agent.process.pid}/status").read_text(encoding="ascii")
         fields = dict(line.split(":\t", 1) for line in status.splitlines())
         assert fields["Uid"].split() == ["65534"] * 4
@@ -90,9 +93,11 @@ def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) ->
 def as_nobody(command: str) -> subprocess.CompletedProcess[str]:
     """One command of the agent, without any capability."""
     before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    return subprocess.run(
-        [*before, sys.executable, "-m", "agent", command], capture_output=True, text=True, timeout=30, check=False
-    )
+    with readable_by_all() as (place, interpreter):
+        return subprocess.run(
+            [*before, interpreter, "-m", "agent", command],
+            cwd=place, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
 
 
 def test_without_capabilities_one_sentence_says_so() -> None:
