@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 import numpy as np
 
 from agent import features
 from agent.config import Config
-from agent.dimensions import arm_table, dimensions
+from agent.dimensions import Dimension, arm_table, dimensions
+from agent.errors import UsageError
 from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
 from agent.libbpf import Array
-from agent.loader import map_sizes
+from agent.loader import HONOURED_ENTRIES, map_sizes
 from agent.policy import Publisher
-from agent.rules import network_name, packed, rules
+from agent.rules import Rule, network_name, packed, rules
 from agent.totals import Totals
 from controllers import Decision
 
@@ -40,6 +40,16 @@ class Match:
     inherited: bool
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a configuration means: groups, rules, dimensions and most paths; and the tables of the options."""
+
+    meaning: tuple[tuple[str, ...], tuple[Rule, ...], tuple[Dimension, ...], int]
+    sends: Array
+    honoured: Array
+    algorithms: Array
+
+
 class Tuner:
     """Samples and decides. Not thread-safe: the service runs all of it in one worker."""
 
@@ -54,27 +64,43 @@ class Tuner:
         self.failures: dict[str, int] = {}
         self.last_rows = 0
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
-        self._meaning: tuple[Any, ...] | None = None
+        self._meaning: tuple[object, ...] | None = None
         self._honoured = np.zeros(0, kernel.prefix_key)
-        self._begin()
+        self._begin(self._plan(config))
 
     def reconfigure(self, config: Config) -> None:
         """Takes over a new configuration whose maps have the same sizes.
 
         Evidence is kept unless the meaning of paths or arms changes: then old rows no longer tell about the new ones.
+        Raises UsageError, with nothing changed, for what the kernel side cannot do or has no room for.
         """
+        plan = self._plan(config)
         self.publisher.withdraw_all()
         self.config = config
-        self._begin()
+        self._begin(plan)
 
-    def _begin(self) -> None:
-        config, kernel = self.config, self.kernel
-        meaning = (
-            config.groups,
-            rules(config.paths, config.groups),
-            dimensions(config, algorithms=features.algorithms(), host_congestion=features.host_congestion()),
-            config.paths.max,
+    def _plan(self, config: Config) -> _Plan:
+        """Everything about a configuration that can be refused."""
+        algorithms = features.algorithms()
+        found = rules(config.paths, config.groups)
+        if len(found) + config.paths.max > self.policy_capacity:
+            raise UsageError("paths.rules: more networks than there is room for; restart: systemctl restart tcptuned")
+        if len(config.extensions.honour_from) > HONOURED_ENTRIES:
+            raise UsageError(f"extensions.honour_from: more than {HONOURED_ENTRIES} networks; join some")
+        return _Plan(
+            meaning=(
+                config.groups,
+                found,
+                dimensions(config, algorithms=algorithms, host_congestion=features.host_congestion()),
+                config.paths.max,
+            ),
+            sends=sends_table(config, self.kernel.sends),
+            honoured=honoured_keys(config, self.kernel.prefix_key),
+            algorithms=algorithm_table(config, algorithms, self.kernel.arm),
         )
+
+    def _begin(self, plan: _Plan) -> None:
+        config, kernel, meaning = self.config, self.kernel, plan.meaning
         if meaning != self._meaning:
             self._meaning = meaning
             self.groups, self.rules, self.dimensions, most = meaning
@@ -87,11 +113,8 @@ class Tuner:
         self.publisher = Publisher(kernel, self.rules)
         self._laws = [dimension.law() for dimension in self.dimensions]
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
-        sends = sends_table(config, kernel.sends)
-        honoured = honoured_keys(config, kernel.prefix_key)
-        algorithms = algorithm_table(config, features.algorithms(), kernel.arm)
-        kernel.publish_extensions(sends, algorithms, honoured, self._honoured)
-        self._honoured = honoured
+        kernel.publish_extensions(plan.sends, plan.algorithms, plan.honoured, self._honoured)
+        self._honoured = plan.honoured
         kernel.control(
             holdout=round(config.control.holdout * 65536),
             initial_window_max=config.initial_window.max,
@@ -99,7 +122,7 @@ class Tuner:
             ack_delay_min_us=2 * features.jiffy_us() + 1,
             generation=self.generation,
             observe_only=self.dry_run,
-            **control_fields(config, sends),
+            **control_fields(config, plan.sends),
             host_congestion=features.host_congestion().encode("ascii"),
         )
         self.decisions = []

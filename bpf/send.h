@@ -93,8 +93,15 @@ static __always_inline struct sends *sends_to_requester(struct bpf_sock_ops *sko
     union stack_key lookup;
     struct policy *policy;
     u32 remote[4], local[4];
+    struct control *settings;
+    union stack_int zero = {};
 
+    settings = control.lookup(&zero.value);
+    if (!settings || !settings->extends || settings->observe_only || settings->lease_until_ns < bpf_ktime_get_ns())
+        return NULL;
     read_addresses(skops, remote, local);
+    if (is_local(remote, local))
+        return NULL;
     make_key(&lookup, 128, remote);
     policy = policies.lookup(&lookup.key);
     if (!policy || policy->excluded || policy->group >= GROUPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -216,3 +217,24 @@ def test_middleboxes_cost_one_retransmission_at_most(lab: Lab, tmp_path: Path, p
         # The first SYN's timeout is 1 s (RFC 6298); after two lost SYNs in a row the path is remembered.
         assert [connect > 0.9 for connect in connects] == [True, True, False, False, False]
         assert max(connects) < 2.0
+
+
+def handshake_options(lab: Lab) -> list[bytes]:
+    """The options of the server's segments on one connection."""
+    with capture(lab) as lines:
+        lab.fetch("path", size=5_000, count=1)
+    return [segment.options for segment in lines if not segment.from_client]
+
+
+def test_nothing_is_sent_without_a_lease_nor_in_a_dry_run(lab: Lab, tmp_path: Path) -> None:
+    sends = {"user_timeout": {"send": "10h"}}
+    sections: dict[str, Any] = {**QUIET, "extensions": sends, "control": {"lease": "1s"}}
+    with RunningAgent(lab, configuration(lab, tmp_path, **sections)) as agent:
+        lab.listen(ServerOptions())
+        assert UTO_10_HOURS in handshake_options(lab)[0]
+        agent.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        assert not [found for found in handshake_options(lab) if UTO_10_HOURS in found]
+    with RunningAgent(lab, configuration(lab, tmp_path, **sections), arguments=["--dry-run"]):
+        lab.listen(ServerOptions())
+        assert not [found for found in handshake_options(lab) if UTO_10_HOURS in found]

@@ -167,6 +167,19 @@ def test_reload_is_all_or_nothing(lab: Lab, tmp_path: Path) -> None:
         assert agent.settled("connections_untouched_total", 7, reason="excluded") == 7
 
 
+def test_a_reload_that_is_refused_late_changes_nothing(lab: Lab, tmp_path: Path) -> None:
+    """The file is sound, but the algorithm it asks peers for has no number on the wire."""
+    config = configuration(lab, tmp_path, control={"holdout": 0})
+    with RunningAgent(lab, config) as agent:
+        configuration(lab, tmp_path, extensions={"congestion_request": {"send": "nosuch"}})
+        agent.process.send_signal(signal.SIGHUP)
+        assert agent.settled("config_last_reload_successful", 0) == 0
+        assert "nosuch" in agent.log()
+        lab.fetch("path", size=2_000, count=7)
+        assert agent.settled("connections_treated_total", 7) == 7
+        assert agent.value("connections_untouched_total", reason="excluded") == 0
+
+
 def test_detach_takes_the_programs_off_a_hung_agent(lab: Lab, tmp_path: Path) -> None:
     with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
         agent.process.send_signal(signal.SIGSTOP)
