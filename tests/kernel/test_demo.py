@@ -30,9 +30,12 @@ def _root() -> None:
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The command in a session of its own, by which all its processes are found, with its own temporary folder."""
+    """The command in a session of its own, by which all its processes are found, with its own temporary folder.
+
+    A shell starts background jobs with SIGINT ignored, and children inherit that; here it means what it says.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "agent", "demo", *arguments],
+        ["env", "--default-signal=INT", sys.executable, "-m", "agent", "demo", *arguments],
         cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
