@@ -110,10 +110,12 @@ def arms(snapshot: Snapshot) -> Iterator[Metric]:
     """What the arms achieved, and on how many paths each is held to be the best."""
     texts = ("Transfers longer than the default first window", "Bytes of these transfers", "Time these transfers took")
     for column, (name, text) in enumerate(zip(("transfers", "transfer_bytes", "transfer_seconds"), texts, strict=True)):
-        family = _counter(name, f"{text}, by the arm drawn; holdout not counted.", ("dimension", "arm"))
+        help_text = f"{text}, by the arm drawn; holdout not counted."
+        family = _counter(name, help_text, ("group", "dimension", "arm"))
         for dimension, names, sums in zip(snapshot.dimensions, snapshot.arms, snapshot.transfers, strict=True):
-            for arm, row in zip(names, sums, strict=True):
-                family.add_metric((dimension, arm), float(row[column]))
+            for group, rows in zip(snapshot.groups, sums, strict=True):
+                for arm, row in zip(names, rows, strict=True):
+                    family.add_metric((group, dimension, arm), float(row[column]))
         yield family
 
     known = _gauge("paths", "Paths (remote networks) with evidence.", ("group",))

@@ -39,7 +39,8 @@ class Snapshot:
     """All arrays are copies.
 
     `rows` (groups, 2 sides, ROW_FIELDS) counts since the start; `connections` (groups, 3) by treatment: observed,
-    holdout, treated. `arms` and `transfers` go by dimension: arm names, and (arms, 3) of transfers, bytes, seconds.
+    holdout, treated. `arms` and `transfers` go by dimension: arm names, and (groups, arms, 3) of transfers, bytes,
+    seconds.
     `chosen` goes by dimension: how many paths hold which arm to be best, (groups, arms). `rtt` goes by group: counts
     by slot, and the sum in microseconds. `values` are the arms' numbers: segments, or RTT divisors.
     `host_congestion` is what the default arm of congestion control means in the agent's own network namespace.

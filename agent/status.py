@@ -140,7 +140,7 @@ def _dimension(snapshot: Snapshot, number: int) -> dict[str, Any]:
                 "seconds": float(seconds),
             }
             for arm, value, (transfers, size, seconds) in zip(
-                snapshot.arms[number], snapshot.values[number], snapshot.transfers[number], strict=True
+                snapshot.arms[number], snapshot.values[number], snapshot.transfers[number].sum(axis=0), strict=True
             )
         ],
         "changes": {action: snapshot.decisions.get((name, action), 0) for action in ("up", "down")},

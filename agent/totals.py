@@ -21,14 +21,14 @@ DEFAULT_GROUP = 0  # its number: the configuration's first
 
 
 class Totals:
-    """Sums by group and side, connections by treatment, and transfers by dimension and arm."""
+    """Sums by group and side, connections by treatment, and transfers by dimension, group and arm."""
 
     def __init__(self, dimensions: tuple[Dimension, ...], groups: int) -> None:
         self.dimensions = dimensions
         self.by_side = np.zeros((groups, 2, len(ROW_FIELDS)))
         self.connections_by_treatment = np.zeros((groups, len(TREATMENTS)))
-        self.by_arm = [np.zeros((len(dimension.arms), 3)) for dimension in dimensions]
-        """For each dimension (arms, 3): transfers, their bytes, their seconds."""
+        self.by_arm = [np.zeros((groups, len(dimension.arms), 3)) for dimension in dimensions]
+        """For each dimension (groups, arms, 3): transfers, their bytes, their seconds."""
 
     def absorb(self, keys: Array, rows: Array, generation: int) -> None:
         """Adds drained rows.
@@ -47,7 +47,7 @@ class Totals:
             mine = drawn & (arm < len(dimension.arms))
             transfers = rows["received" if dimension.name == ACK else "sent"][mine]
             sums = np.stack([transfers["count"], transfers["bytes"], transfers["time_us"] / 1e6], axis=-1)
-            np.add.at(self.by_arm[number], arm[mine], sums)
+            np.add.at(self.by_arm[number], (group[mine], arm[mine]), sums)
 
     def field(self, name: str) -> Array:
         """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""

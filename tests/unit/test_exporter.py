@@ -50,7 +50,7 @@ def busy(quiet: Snapshot) -> Snapshot:
         arms=arms,
         values=(quiet.values[0], (0, 0, 0), quiet.values[2]),
         chosen=tuple(chosen),
-        transfers=tuple(np.arange(3.0 * len(names)).reshape(-1, 3) + 0.5 for names in arms),
+        transfers=tuple(np.arange(6.0 * len(names)).reshape(2, -1, 3) + 0.5 for names in arms),
         paths_by_group=np.array([3, 5]),
         host_congestion="reno",
         counters={name: 101 + number for number, name in enumerate(counter_names())},
@@ -132,9 +132,11 @@ def test_a_sample_is_in_the_bucket_whose_bound_is_not_below_it(quiet: Snapshot, 
 
 def test_arms_and_choices(busy: Snapshot) -> None:
     found = registry(lambda: busy)
-    assert _value(found, "transfers_total", dimension="initial_window", arm="iw14") == 3.5
-    assert _value(found, "transfer_bytes_total", dimension="initial_window", arm="iw14") == 4.5
-    assert _value(found, "transfer_seconds_total", dimension="initial_window", arm="iw14") == 5.5
+    for number, group in enumerate(("default", "cdn")):
+        first = 3 * (number * len(busy.arms[0]) + busy.arms[0].index("iw14")) + 0.5
+        for column, name in enumerate(("transfers", "transfer_bytes", "transfer_seconds")):
+            shown = _value(found, f"{name}_total", group=group, dimension="initial_window", arm="iw14")
+            assert shown == first + column
     assert _value(found, "paths", group="cdn") == 5
     assert _value(found, "arm_paths", group="default", dimension="initial_window", arm="iw28") == 2
     assert _value(found, "initial_window_segments", group="default") == (10 + 28 + 28) / 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_a_skip_is_a_failure_in_ci_only(tmp_path: Path) -> None:
         "def test_expected(): assert False\n"
     )
     (tmp_path / "test_module.py").write_text("import pytest\npytest.skip('no module', allow_module_level=True)\n")
-    command = [ROOT / ".venv" / "bin" / "python", "-m", "pytest", "-p", "no:cacheprovider", tmp_path]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tmp_path]
     relaxed = call(*command, cwd=tmp_path, CI="")
     assert relaxed.returncode == 0, relaxed.stdout
     assert "1 passed, 2 skipped, 1 xfailed" in relaxed.stdout

@@ -57,11 +57,16 @@ def test_transfers_by_arm_of_those_that_were_treated() -> None:
     none = LIMITS["ARM_NONE"]
     arms = [(2, 1, 1), (2, none, 0), (3, 0, 0), (4, 1, 1)]
     totals = new_totals()
-    totals.absorb(keys_of(4, arms=arms, treatment=[APPLIED, APPLIED, HOLDOUT, OBSERVED]), rows, NOW)
-    windows, congestion, ack = totals.by_arm
+    keys = keys_of(4, arms=arms, treatment=[APPLIED, APPLIED, HOLDOUT, OBSERVED])
+    totals.absorb(keys, rows, NOW)
+    windows, congestion, ack = (sums[0] for sums in totals.by_arm)
     assert windows.tolist() == [[0, 0, 0], [0, 0, 0], [3, 2000, 1], *[[0, 0, 0]] * 4]
     assert congestion.tolist() == [[0, 0, 0], [1, 1000, 0.5]]
     assert ack.tolist() == [[7, 70, 7], [7, 70, 7]]
+    assert [sums[1:].any() for sums in totals.by_arm] == [False] * 3
+    keys["group"] = [2, 1, 0, 0]
+    totals.absorb(keys, rows, NOW)
+    assert totals.by_arm[0][:, 2, 0].tolist() == [3, 2, 1]
 
 
 def test_connections_from_before_a_reload_still_count() -> None:
