@@ -144,6 +144,12 @@ class Kernel:
         slots, last = values["slots"].sum(axis=0), constants()["RTT_SLOTS"] - 1
         return np.append(slots[:last], slots[last:].sum()), int(values["sum_us"].sum())
 
+    def clear_rtt(self) -> None:
+        """Empties the RTT histograms of all groups: their numbers mean other groups from now on."""
+        values = np.zeros(self._processors, self._maps["rtt"].leaf)
+        for group in range(constants()["GROUPS"]):
+            libbpf.update(self._maps["rtt"].fd, np.array([group], np.uint32), values)
+
     def program_costs(self) -> dict[str, tuple[int, int]]:
         """Runs and nanoseconds by program; zero unless the sysctl kernel.bpf_stats_enabled is on."""
         costs = {}
