@@ -21,7 +21,7 @@ from typing import Any
 
 from agent.bpf_source import FOLDER, expand
 
-__all__ = ["PROGRAMS", "SOURCES", "main"]
+__all__ = ["PROGRAMS", "main"]
 
 # name, program type, expected attach type (include/uapi/linux/bpf.h); -1: none
 PROGRAMS = (("tcptuned_ops", 13, -1), ("tcptuned_choice", 25, 22))
@@ -29,15 +29,6 @@ MAPS = (
     "policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters",
     "sends", "honoured", "algorithms", "extensions",
 )  # fmt: skip
-
-# By main file: what it holds.
-SOURCES = {
-    "tcptuned.c": (PROGRAMS, MAPS),
-    "bench_options.c": (
-        tuple((f"{where}_{what}", 13, -1) for where in ("syn", "every") for what in ("insert", "parse", "set")),
-        ("done",),
-    ),
-}
 
 
 def describe(kind: Any) -> dict[str, Any]:
@@ -55,31 +46,30 @@ def describe(kind: Any) -> dict[str, Any]:
     return {"format": f"{'i' if signed else 'u'}{ctypes.sizeof(kind)}", "shape": shape}
 
 
-def load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
-    """Compiles and loads everything of a main file; returns the message and the descriptors."""
-    programs, names = SOURCES[source]
+def load(defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
+    """Compiles and loads everything; returns the message and the descriptors."""
     os.environ["BCC_KERNEL_SOURCE"] = str(FOLDER / "stubs")
     from bcc import BPF  # noqa: PLC0415  only here: BCC reads the variable when it is imported
 
-    bpf = BPF(text=expand(source).encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
-    descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in programs]
+    bpf = BPF(text=expand("tcptuned.c").encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
+    descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in PROGRAMS]
     maps = []
-    for name in names:
+    for name in MAPS:
         table = bpf[name.encode()]
         descriptors.append(table.map_fd)
         leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
         maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})
-    return {"programs": [name for name, *_ in programs], "maps": maps}, descriptors
+    return {"programs": [name for name, *_ in PROGRAMS], "maps": maps}, descriptors
 
 
 def main() -> int:
-    """argv: the socket's descriptor, the main file, the defines as JSON."""
+    """argv: the socket's descriptor, the defines as JSON."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     # The compiler and the verifier write to descriptor 2; keep it for the error's text.
     with tempfile.TemporaryFile() as output:
         os.dup2(output.fileno(), 2)
         try:
-            message, descriptors = load(sys.argv[2], json.loads(sys.argv[3]))
+            message, descriptors = load(json.loads(sys.argv[2]))
         except ImportError as error:
             message, descriptors = {"error": "import", "text": str(error), "errno": 0}, []
         except Exception as error:  # BCC raises bare Exception; whatever it is, the agent reports it

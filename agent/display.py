@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
-__all__ = ["NOTHING", "moment", "percent", "seconds", "size", "whole"]
+__all__ = ["NOTHING", "moment", "percent", "seconds", "size", "uplift", "whole"]
 
 NOTHING = "-"
 
@@ -22,6 +23,18 @@ def moment(value: float) -> str:
 def percent(share: float | None) -> str:
     """A share between 0 and 1."""
     return NOTHING if share is None else f"{share:.2%}"
+
+
+def uplift(found: Mapping[str, float] | None) -> str:
+    """A share of time saved and its interval: 21 % faster (95 %: 17 to 25 %)."""
+    if found is None:
+        return NOTHING
+    ratio, low, high = (100 * found[name] for name in ("ratio", "lower", "upper"))
+    word = "faster"
+    if round(ratio) < 0:
+        ratio, low, high, word = -ratio, -high, -low, "slower"
+    # Adding 0.0 turns -0 into 0.
+    return f"{round(ratio) + 0.0:,.0f} % {word} (95 %: {round(low) + 0.0:,.0f} to {round(high) + 0.0:,.0f} %)"
 
 
 def seconds(value: float | None) -> str:

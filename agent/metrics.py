@@ -11,22 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 import numpy as np
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import HistogramMetricFamily, InfoMetricFamily, Metric
 
 from agent.bpf_source import constants
 from agent.dimensions import ACK, CONGESTION, DIMENSIONS, INITIAL_WINDOW
+from agent.effect import ALL
+from agent.families import PREFIX
+from agent.families import counter as _counter
+from agent.families import gauge as _gauge
+from agent.metrics_effect import uplift
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 
 __all__ = ["PREFIX", "SECTIONS"]
-
-PREFIX = "tcptuned_"
 
 SIDES = ("active", "passive")
 ACTIONS = ("up", "down")
@@ -58,14 +55,6 @@ _TREATED = {
     "holdout": "Connections left at the kernel's defaults for comparison.",
     "treated": "Connections for which arms were drawn.",
 }
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...] = ()) -> CounterMetricFamily:
-    return CounterMetricFamily(f"{PREFIX}{name}_total", text, labels=labels)
-
-
-def _gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{PREFIX}{name}", text, labels=labels)
 
 
 def connections(snapshot: Snapshot) -> Iterator[Metric]:
@@ -110,12 +99,15 @@ def arms(snapshot: Snapshot) -> Iterator[Metric]:
     """What the arms achieved, and on how many paths each is held to be the best."""
     texts = ("Transfers longer than the default first window", "Bytes of these transfers", "Time these transfers took")
     for column, (name, text) in enumerate(zip(("transfers", "transfer_bytes", "transfer_seconds"), texts, strict=True)):
-        help_text = f"{text}, by the arm drawn; holdout not counted."
+        help_text = f"{text}, by the arm drawn for the treated; as dimension {ALL}: the treated and the holdout."
         family = _counter(name, help_text, ("group", "dimension", "arm"))
         for dimension, names, sums in zip(snapshot.dimensions, snapshot.arms, snapshot.transfers, strict=True):
             for group, rows in zip(snapshot.groups, sums, strict=True):
                 for arm, row in zip(names, rows, strict=True):
                     family.add_metric((group, dimension, arm), float(row[column]))
+        for group, rows in zip(snapshot.groups, snapshot.compared, strict=True):
+            for side, row in zip(TREATMENTS[1:], rows, strict=True):
+                family.add_metric((group, ALL, side), float(row[column]))
         yield family
 
     known = _gauge("paths", "Paths (remote networks) with evidence.", ("group",))
@@ -255,9 +247,6 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
         ("last_sample_timestamp_seconds", "When the kernel's statistics were read last; 0 is never.", now.last_sample),
         ("sample_duration_seconds", "How long the last reading took.", now.sample_seconds),
         ("decision_duration_seconds", "How long the last decisions took.", now.decide_seconds),
-        ("state_last_save_timestamp_seconds", "When what was learnt was saved last; 0 is never.", now.state_saved),
-        ("state_file_bytes", "Size of the state file as it was saved last.", now.state_bytes),
-        ("state_restored_paths", "Paths known from before the start.", now.state_restored),
         ("config_last_reload_successful", "1 when the last load of it was good.", now.reload_successful),
         ("config_last_reload_success_timestamp_seconds", "When what is in force was loaded.", now.reload_time),
     ):
@@ -267,9 +256,6 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
     failures = _counter("sample_failures", "Samples and decisions that failed.")
     failures.add_metric((), float(now.sample_failures))
     yield failures
-    unsaved = _counter("state_save_failures", "Times that what was learnt could not be saved.")
-    unsaved.add_metric((), float(now.state_failures))
-    yield unsaved
     yield InfoMetricFamily(
         f"{PREFIX}build",
         "Which tcptuned this is, on which kernel.",
@@ -278,5 +264,5 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 SECTIONS: tuple[Callable[[Snapshot], Iterable[Metric]], ...] = (
-    connections, traffic, round_trips, arms, chosen_values, decisions, kernel_side, health,
+    connections, traffic, round_trips, arms, uplift, chosen_values, decisions, kernel_side, health,
 )  # fmt: skip

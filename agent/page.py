@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from agent.display import NOTHING, moment, percent, seconds, size, whole
+from agent.display import NOTHING, moment, percent, seconds, size, uplift, whole
 
 __all__ = ["STYLE_HASH", "render"]
 
@@ -40,6 +40,7 @@ def render(facts: Mapping[str, Any], *, ready: bool) -> str:
     parts = (
         _header(facts, ready=ready),
         "<h2>Groups</h2>", _groups(facts["groups"]),
+        "<h2>Effect on the time of transfers</h2>", _effect(facts["groups"]),
         "<h2>Chosen arms</h2>", _chosen(facts),
         "<h2>Transfers by arm</h2>", _transfers(facts["dimensions"]),
         "<h2>Last decisions</h2>", _journal(facts["journal"]),
@@ -83,6 +84,15 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
         ),
         numbers=len(columns) - 1,
     )  # fmt: skip
+
+
+def _effect(groups: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(group["name"], name, uplift(found)) for group in groups for name, found in group["uplift"].items()]
+    note = (
+        '<p class="quiet">All: the treated against the holdout. A dimension: its other arms against its default among '
+        "the treated. Compared path by path.</p>"
+    )
+    return _table(("group", "dimension", "treated are"), rows) + note
 
 
 def _chosen(facts: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.config import Config
-from agent.display import NOTHING, moment, percent, seconds, size, whole
+from agent.display import NOTHING, moment, percent, seconds, size, uplift, whole
 from agent.errors import TcptunedError, UsageError
 
 if TYPE_CHECKING:
@@ -149,6 +149,16 @@ def _print_status(console: Console, facts: Mapping[str, Any]) -> None:
             for group in facts["groups"]
         ],
         texts=1,
+    )  # fmt: skip
+    _table(
+        console, "Time of transfers: all treatment against the holdout, each dimension against its default",
+        ("group", "dimension", "treated are"),
+        [
+            (group["name"], dimension, uplift(found))
+            for group in facts["groups"]
+            for dimension, found in group["uplift"].items()
+        ],
+        texts=3,
     )  # fmt: skip
     _table(
         console, "Chosen arms, by number of paths", ("group", "dimension", "law", "held to be best"),

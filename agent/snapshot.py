@@ -17,6 +17,7 @@ from agent.journal import Entry
 from agent.libbpf import Array
 from agent.totals import ROW_FIELDS
 from agent.tuner import Tuner
+from controllers.uplift import Uplift
 
 __all__ = ["Health", "Snapshot", "take"]
 
@@ -32,10 +33,6 @@ class Health:
     sample_failures: int = 0
     reload_successful: bool = True
     reload_time: float = 0.0  # seconds since 1970 of the last good load of the configuration
-    state_saved: float = 0.0  # seconds since 1970; 0: not yet
-    state_bytes: int = 0  # of the state file, as it was saved last
-    state_failures: int = 0
-    state_restored: int = 0  # paths known from before the start
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,7 @@ class Snapshot:
     `rows` (groups, 2 sides, ROW_FIELDS) counts since the start; `connections` (groups, 3) by treatment: observed,
     holdout, treated. `arms` and `transfers` go by dimension: arm names, and (groups, arms, 3) of transfers, bytes,
     seconds.
+    `compared` is (groups, 2, 3): the same of the holdout and the treated. `uplifts` goes by name (agent/effect.py).
     `chosen` goes by dimension: how many paths hold which arm to be best, (groups, arms). `rtt` goes by group: counts
     by slot, and the sum in microseconds. `values` are the arms' numbers: segments, or RTT divisors.
     `host_congestion` is what the default arm of congestion control means in the agent's own network namespace.
@@ -62,6 +60,8 @@ class Snapshot:
     rows: Array
     connections: Array
     transfers: tuple[Array, ...]
+    compared: Array
+    uplifts: Mapping[str, Uplift]
     chosen: tuple[Array, ...]
     rtt: tuple[tuple[Array, int], ...]
     counters: Mapping[str, int]
@@ -106,6 +106,8 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         rows=tuner.totals.by_side.copy(),
         connections=tuner.totals.connections_by_treatment.copy(),
         transfers=tuple(sums.copy() for sums in tuner.totals.by_arm),
+        compared=tuner.totals.compared.copy(),
+        uplifts=dict(tuner.effect.uplifts),
         chosen=tuple(chosen),
         rtt=tuple(kernel.rtt(number) for number in range(groups)),
         counters=kernel.counters(),

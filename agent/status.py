@@ -17,6 +17,7 @@ from agent.totals import TREATMENTS
 from agent.tuner import Match, Tuner
 from controllers import Arm, Evidence, Field
 from controllers.estimates import first_window_loss, retransmission, transfer_time
+from controllers.uplift import Uplift
 
 __all__ = ["JOURNAL_SHOWN", "explain", "paths", "status"]
 
@@ -118,12 +119,19 @@ def _group(snapshot: Snapshot, number: int) -> dict[str, Any]:
         "retransmission": _share(total("retransmitted_segments"), total("sent_segments")),
         "first_window_loss": _share(total("first_window_losses"), total("first_window_segments")),
         "timeouts": total("timeouts"),
+        "uplift": {name: _uplift(found, number) for name, found in snapshot.uplifts.items()},
         "rtt_seconds": total("rtt_us") / rounds / 1e6 if rounds else None,
         "chosen": {
             dimension: {arm: int(count) for arm, count in zip(arms, chosen[number], strict=True)}
             for dimension, arms, chosen in zip(snapshot.dimensions, snapshot.arms, snapshot.chosen, strict=True)
         },
     }
+
+
+def _uplift(found: Uplift, group: int) -> dict[str, float] | None:
+    """The share of the time saved and its 95 % interval; None where nothing is known."""
+    facts = {name: float(getattr(found, name)[group]) for name in ("ratio", "lower", "upper")}
+    return None if math.isnan(facts["ratio"]) else facts
 
 
 def _dimension(snapshot: Snapshot, number: int) -> dict[str, Any]:

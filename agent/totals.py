@@ -21,12 +21,14 @@ DEFAULT_GROUP = 0  # its number: the configuration's first
 
 
 class Totals:
-    """Sums by group and side, connections by treatment, and transfers by dimension, group and arm."""
+    """Sums by group and side, connections by treatment, and transfers by treatment, and by dimension and arm."""
 
     def __init__(self, dimensions: tuple[Dimension, ...], groups: int) -> None:
         self.dimensions = dimensions
         self.by_side = np.zeros((groups, 2, len(ROW_FIELDS)))
         self.connections_by_treatment = np.zeros((groups, len(TREATMENTS)))
+        self.compared = np.zeros((groups, 2, 3))
+        """Of the holdout and the treated, (groups, 2, 3): transfers sent, their bytes, their seconds."""
         self.by_arm = [np.zeros((groups, len(dimension.arms), 3)) for dimension in dimensions]
         """For each dimension (groups, arms, 3): transfers, their bytes, their seconds."""
 
@@ -41,15 +43,22 @@ class Totals:
         values = np.stack([rows[name] for name in ROW_FIELDS], axis=-1).astype(np.float64)
         np.add.at(self.by_side, (group, keys["side"]), values)
         np.add.at(self.connections_by_treatment, (group, keys["treatment"]), rows["opened"])
+        some = current & (keys["treatment"] != constants()["TREATMENT_OBSERVED"])
+        side = keys["treatment"][some] - constants()["TREATMENT_HOLDOUT"]
+        np.add.at(self.compared, (group[some], side), _transfers(rows["sent"][some]))
         drawn = current & (keys["treatment"] == constants()["TREATMENT_APPLIED"])
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
             mine = drawn & (arm < len(dimension.arms))
-            transfers = rows["received" if dimension.name == ACK else "sent"][mine]
-            sums = np.stack([transfers["count"], transfers["bytes"], transfers["time_us"] / 1e6], axis=-1)
+            sums = _transfers(rows["received" if dimension.name == ACK else "sent"][mine])
             np.add.at(self.by_arm[number], (group[mine], arm[mine]), sums)
 
     def field(self, name: str) -> Array:
         """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
         column: Array = self.by_side[:, :, ROW_FIELDS.index(name)]
         return column
+
+
+def _transfers(sums: Array) -> Array:
+    """(rows, 3): how many, their bytes, their seconds."""
+    return np.stack([sums["count"], sums["bytes"], sums["time_us"] / 1e6], axis=-1)

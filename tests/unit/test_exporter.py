@@ -20,6 +20,7 @@ from agent.config import Config
 from agent.exporter import registry
 from agent.snapshot import Health, Snapshot, take
 from agent.totals import ROW_FIELDS
+from controllers.uplift import Uplift
 
 
 def _value(found: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -49,6 +50,11 @@ def busy(quiet: Snapshot) -> Snapshot:
         rtt=((slots, 1_500_000), (slots * 0, 0)),
         arms=arms,
         values=(quiet.values[0], (0, 0, 0), quiet.values[2]),
+        compared=np.arange(12.0).reshape(2, 2, 3) + 0.25,
+        uplifts={
+            "all": Uplift(np.array([0.25, np.nan]), np.array([-0.5, np.nan]), np.array([0.5, np.nan])),
+            "ack": Uplift(np.array([np.nan, -0.125]), np.array([np.nan, -1.0]), np.array([np.nan, 0.0625])),
+        },
         chosen=tuple(chosen),
         transfers=tuple(np.arange(6.0 * len(names)).reshape(2, -1, 3) + 0.5 for names in arms),
         paths_by_group=np.array([3, 5]),
@@ -144,6 +150,26 @@ def test_arms_and_choices(busy: Snapshot) -> None:
     assert _value(found, "initial_window_segments", group="cdn") is None
     assert _value(found, "congestion_control_selected", group="default", congestion_control="reno") == 0
     assert _value(found, "congestion_control_selected", group="cdn", congestion_control="bbr") == 5
+
+
+def test_uplift_where_it_is_known(busy: Snapshot) -> None:
+    found = registry(lambda: busy)
+    for name, default, cdn in (("ratio", 0.25, -0.125), ("lower_ratio", -0.5, -1.0), ("upper_ratio", 0.5, 0.0625)):
+        assert _value(found, f"uplift_{name}", group="default", dimension="all") == default
+        assert _value(found, f"uplift_{name}", group="cdn", dimension="ack") == cdn
+        assert _value(found, f"uplift_{name}", group="cdn", dimension="all") is None
+        assert _value(found, f"uplift_{name}", group="default", dimension="congestion") is None
+
+
+def test_prometheus_alone_can_compare_the_treated_with_the_holdout(busy: Snapshot) -> None:
+    found = registry(lambda: busy)
+    for column, name in enumerate(("transfers", "transfer_bytes", "transfer_seconds")):
+        shown = [
+            _value(found, f"{name}_total", group=group, dimension="all", arm=arm)
+            for group in ("default", "cdn")
+            for arm in ("holdout", "treated")
+        ]
+        assert shown == [column + 0.25, column + 3.25, column + 6.25, column + 9.25]
 
 
 def test_decisions_kernel_side_and_health(busy: Snapshot) -> None:

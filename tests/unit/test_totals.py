@@ -69,6 +69,17 @@ def test_transfers_by_arm_of_those_that_were_treated() -> None:
     assert totals.by_arm[0][:, 2, 0].tolist() == [3, 2, 1]
 
 
+def test_transfers_of_the_holdout_and_the_treated() -> None:
+    rows = np.zeros(4, ROW)
+    rows["sent"]["count"], rows["sent"]["bytes"], rows["sent"]["time_us"] = [1, 2, 3, 4], 1000, 500_000
+    rows["received"]["count"] = 7
+    totals = new_totals()
+    totals.absorb(keys_of(4, treatment=[APPLIED, HOLDOUT, APPLIED, OBSERVED], group=[0, 0, 2, 0]), rows, NOW)
+    assert totals.compared.tolist() == [
+        [[2, 1000, 0.5], [1, 1000, 0.5]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [3, 1000, 0.5]],
+    ]  # fmt: skip
+
+
 def test_connections_from_before_a_reload_still_count() -> None:
     """Their group may be gone, their arms meant something else: they go to the default group, and to no arm."""
     rows = np.zeros(2, ROW)
@@ -79,6 +90,7 @@ def test_connections_from_before_a_reload_still_count() -> None:
     assert totals.field("closed").tolist() == [[8, 0], [0, 0]]
     assert totals.connections_by_treatment.tolist() == [[0, 0, 8], [0, 0, 0]]
     assert [sums.sum() for sums in totals.by_arm] == [0, 0, 0]
+    assert totals.compared.sum() == 0
 
 
 def test_large_counts_stay_exact() -> None:

@@ -1,0 +1,34 @@
+"""The metrics of the proof: what treatment did to the time of transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from agent.families import gauge
+from agent.snapshot import Snapshot
+
+__all__ = ["uplift"]
+
+_BOUNDS = {
+    "ratio": ("uplift_ratio", "Share of the transfer time that is saved: 1 - treated / control, compared path by path"),
+    "lower": ("uplift_lower_ratio", "Lower bound of the 95 % interval of uplift_ratio"),
+    "upper": ("uplift_upper_ratio", "Upper bound of the 95 % interval of uplift_ratio"),
+}
+
+
+def uplift(snapshot: Snapshot) -> Iterator[Metric]:
+    """The uplift and its interval; no series where there is nothing to compare yet."""
+    for bound, (name, text) in _BOUNDS.items():
+        family = gauge(
+            name,
+            f"{text}; dimension all: against the holdout, others: against arm 0 among the treated.",
+            ("group", "dimension"),
+        )
+        for dimension, found in snapshot.uplifts.items():
+            for group, value in zip(snapshot.groups, getattr(found, bound), strict=True):
+                # Not a number where nothing is known.
+                if value == value:  # noqa: PLR0124
+                    family.add_metric((group, dimension), float(value))
+        yield family
