@@ -21,7 +21,7 @@ from typing import Any
 
 from agent.bpf_source import FOLDER, expand
 
-__all__ = ["PROGRAMS", "main"]
+__all__ = ["PROGRAMS", "SOURCES", "main"]
 
 # name, program type, expected attach type (include/uapi/linux/bpf.h); -1: none
 PROGRAMS = (("tcptuned_ops", 13, -1), ("tcptuned_choice", 25, 22))
@@ -29,6 +29,15 @@ MAPS = (
     "policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters",
     "sends", "honoured", "algorithms", "extensions",
 )  # fmt: skip
+
+# By main file: what it holds.
+SOURCES = {
+    "tcptuned.c": (PROGRAMS, MAPS),
+    "bench_options.c": (
+        tuple((f"{where}_{what}", 13, -1) for where in ("syn", "every") for what in ("insert", "parse", "set")),
+        ("done",),
+    ),
+}
 
 
 def describe(kind: Any) -> dict[str, Any]:
@@ -46,30 +55,31 @@ def describe(kind: Any) -> dict[str, Any]:
     return {"format": f"{'i' if signed else 'u'}{ctypes.sizeof(kind)}", "shape": shape}
 
 
-def load(defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
-    """Compiles and loads everything; returns the message and the descriptors."""
+def load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
+    """Compiles and loads everything of a main file; returns the message and the descriptors."""
+    programs, names = SOURCES[source]
     os.environ["BCC_KERNEL_SOURCE"] = str(FOLDER / "stubs")
     from bcc import BPF  # noqa: PLC0415  only here: BCC reads the variable when it is imported
 
-    bpf = BPF(text=expand("tcptuned.c").encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
-    descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in PROGRAMS]
+    bpf = BPF(text=expand(source).encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
+    descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in programs]
     maps = []
-    for name in MAPS:
+    for name in names:
         table = bpf[name.encode()]
         descriptors.append(table.map_fd)
         leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
         maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})
-    return {"programs": [name for name, *_ in PROGRAMS], "maps": maps}, descriptors
+    return {"programs": [name for name, *_ in programs], "maps": maps}, descriptors
 
 
 def main() -> int:
-    """argv: the socket's descriptor, the defines as JSON."""
+    """argv: the socket's descriptor, the main file, the defines as JSON."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     # The compiler and the verifier write to descriptor 2; keep it for the error's text.
     with tempfile.TemporaryFile() as output:
         os.dup2(output.fileno(), 2)
         try:
-            message, descriptors = load(json.loads(sys.argv[2]))
+            message, descriptors = load(sys.argv[2], json.loads(sys.argv[3]))
         except ImportError as error:
             message, descriptors = {"error": "import", "text": str(error), "errno": 0}, []
         except Exception as error:  # BCC raises bare Exception; whatever it is, the agent reports it

@@ -67,7 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     command("detach", _detach, "Take every tcptuned program off this host's cgroups, whoever holds it.", json=True)
     demo = command("demo", _demo, "Show in a minute what the agent gains, on three emulated paths.", json=True)
     demo.add_argument("--seconds", type=float, default=60.0, help="how long it may take, roughly (default: 60)")
+    bench = commands.add_parser("bench", help="Measure in the laboratory.", description="Measure in the laboratory.")
+    _bench_parser(bench)
     return parser
+
+
+def _bench_parser(bench: argparse.ArgumentParser) -> None:
+    benches = bench.add_subparsers(required=True, metavar="BENCH")
+    text = "Repeat the experiments of 'Beyond socket options' (Tran and Bonaventure, 2019)."
+    paper = benches.add_parser("paper", help=text, description=text)
+    paper.set_defaults(function=_bench_paper)
+    paper.add_argument(
+        "--only", action="append", default=[], metavar="EXPERIMENT",
+        help="overhead, window, congestion or ack; may be given more than once (default: all)",
+    )  # fmt: skip
+    paper.add_argument("--quick", action="store_true", help="three minutes, with wide intervals")
+    paper.add_argument("--output", type=Path, metavar="DIR", help="write results.json, figures and index.html there")
+    paper.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -148,6 +164,12 @@ def _demo(options: argparse.Namespace) -> int:
     from agent.lab.demo import show_demo  # noqa: PLC0415
 
     return show_demo(seconds=options.seconds, as_json=options.json)
+
+
+def _bench_paper(options: argparse.Namespace) -> int:
+    from agent.lab.paper import show_paper  # noqa: PLC0415
+
+    return show_paper(only=options.only, quick=options.quick, output=options.output, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,26 @@ class EvidenceStore:
         self._index = {self._identity[row].tobytes(): row for row in range(self.groups, self._length)}
         return identities
 
+    def extend(self, address: Array, bits: Array, group: Array, seen: Array) -> Array:
+        """Adds paths that are not there yet, without evidence; `seen` as in the property. Returns their rows."""
+        rows = np.arange(self._length, self._length + len(bits))
+        for _ in rows:
+            self._grow()
+        identity = self._identity[rows]
+        identity["address"], identity["bits"], identity["group"] = address, bits, group
+        self._identity[rows], self._seen[rows] = identity, seen
+        self._index.update({one.tobytes(): int(row) for one, row in zip(identity, rows, strict=True)})
+        return rows
+
+    def fill(self, rows: Array, slots: Array, sums: Array) -> None:
+        """Puts evidence in place of what is there; `sums` is (cells, fields), each for a row and a slot."""
+        self._sums[rows, slots] = sums
+
+    @property
+    def room(self) -> int:
+        """How many more paths there may be."""
+        return max(0, self._most - self._length)
+
     @property
     def overflow(self) -> int:
         """How many paths there are beyond the limit."""

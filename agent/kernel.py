@@ -14,7 +14,7 @@ from agent.bpf_source import constants, counter_names, outcome_names
 from agent.libbpf import Array
 from agent.loader import Map, Objects
 
-__all__ = ["EXTENSIONS", "Kernel"]
+__all__ = ["EXTENSIONS", "Kernel", "possible_processors"]
 
 # The options in the kernel's order (bpf/consts.h, EXTENSION_*).
 EXTENSIONS = ("user_timeout", "congestion_request", "window_request")
@@ -41,7 +41,7 @@ class Kernel:
         self._control = np.zeros(1, self._maps["control"].leaf)
         self._keys = np.zeros(_BATCH, self.row_key)
         self._rows = np.zeros(_BATCH, self.row)
-        self._processors = _possible_processors()
+        self._processors = possible_processors()
 
     def attach(self, folders: Sequence[Path]) -> None:
         """Attaches every program to every cgroup by links, which vanish with this process."""
@@ -144,6 +144,12 @@ class Kernel:
         slots, last = values["slots"].sum(axis=0), constants()["RTT_SLOTS"] - 1
         return np.append(slots[:last], slots[last:].sum()), int(values["sum_us"].sum())
 
+    def clear_rtt(self) -> None:
+        """Empties the RTT histograms of all groups: their numbers mean other groups from now on."""
+        values = np.zeros(self._processors, self._maps["rtt"].leaf)
+        for group in range(constants()["GROUPS"]):
+            libbpf.update(self._maps["rtt"].fd, np.array([group], np.uint32), values)
+
     def program_costs(self) -> dict[str, tuple[int, int]]:
         """Runs and nanoseconds by program; zero unless the sysctl kernel.bpf_stats_enabled is on."""
         costs = {}
@@ -161,7 +167,7 @@ def _joined(batches: list[tuple[Array, Array]], key: np.dtype[Any], leaf: np.dty
     return np.concatenate([keys for keys, _ in batches]), np.concatenate([rows for _, rows in batches])
 
 
-def _possible_processors() -> int:
+def possible_processors() -> int:
     """Per-CPU values come for every possible processor, online or not."""
     last = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip().rpartition("-")[2]
     return int(last.rpartition(",")[2]) + 1

@@ -82,13 +82,13 @@ def dtype(layout: dict[str, Any]) -> np.dtype[Any]:
 class Loader:
     """Starts compiling at once; `finish` waits for the result, so that the caller can do other things meanwhile."""
 
-    def __init__(self, defines: dict[str, int]) -> None:
+    def __init__(self, defines: dict[str, int], source: str = "tcptuned.c") -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MESSAGE_BYTES)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
         with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "agent.bcc_child", str(theirs.fileno()), json.dumps(defines)],
+                [sys.executable, "-m", "agent.bcc_child", str(theirs.fileno()), source, json.dumps(defines)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

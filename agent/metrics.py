@@ -247,6 +247,9 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
         ("last_sample_timestamp_seconds", "When the kernel's statistics were read last; 0 is never.", now.last_sample),
         ("sample_duration_seconds", "How long the last reading took.", now.sample_seconds),
         ("decision_duration_seconds", "How long the last decisions took.", now.decide_seconds),
+        ("state_last_save_timestamp_seconds", "When what was learnt was saved last; 0 is never.", now.state_saved),
+        ("state_file_bytes", "Size of the state file as it was saved last.", now.state_bytes),
+        ("state_restored_paths", "Paths known from before the start.", now.state_restored),
         ("config_last_reload_successful", "1 when the last load of it was good.", now.reload_successful),
         ("config_last_reload_success_timestamp_seconds", "When what is in force was loaded.", now.reload_time),
     ):
@@ -256,6 +259,9 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
     failures = _counter("sample_failures", "Samples and decisions that failed.")
     failures.add_metric((), float(now.sample_failures))
     yield failures
+    unsaved = _counter("state_save_failures", "Times that what was learnt could not be saved.")
+    unsaved.add_metric((), float(now.state_failures))
+    yield unsaved
     yield InfoMetricFamily(
         f"{PREFIX}build",
         "Which tcptuned this is, on which kernel.",

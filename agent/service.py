@@ -25,9 +25,11 @@ from agent.config import Config
 from agent.errors import TcptunedError, UsageError
 from agent.journal import Journal
 from agent.kernel import Kernel
+from agent.learnt import Learnt
 from agent.loader import Loader
 from agent.notify import Notifier
 from agent.snapshot import Health, Snapshot, take
+from agent.state import Keeper, load, remaining
 from agent.tuner import Tuner
 from agent.web import WebServer
 
@@ -36,6 +38,7 @@ __all__ = ["Service"]
 logger = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds: how fast a signal is acted on and a late job is noticed
+_PATIENCE = 2.0  # seconds at the end for a disk that is slow
 _LATE = 3.0  # intervals without a run: the job is late; the watchdog starves until it ran
 
 
@@ -65,8 +68,16 @@ class Service:
             logger.warning("%s has no effect in this version", key)
         folders = cgroups.resolve(config.attach.cgroups)
         self._web = WebServer(config.web, self)
+        # While the compiler works.
+        saved = load(config.state_dir)
+        worth = remaining(time.time() - saved.time, config.control.half_life) if saved else 0.0
         self._kernel = Kernel(loader.finish())
-        self.tuner = Tuner(config, self._kernel, Journal(config.state_dir), dry_run=dry_run)
+        self.tuner = Tuner(
+            config, self._kernel, Journal(config.state_dir),
+            dry_run=dry_run, learnt=saved.learnt if saved else None, worth=worth,
+        )  # fmt: skip
+        self._health.state_restored = len(self.tuner.store) - self.tuner.store.groups
+        self._keeper = Keeper(config.state_dir, self._health, self._learnt)
         self.tuner.renew_lease()
         self._kernel.attach(folders)
         self.snapshot: Snapshot = take(self.tuner, self._health)
@@ -86,6 +97,7 @@ class Service:
             scheduler.add_job(job.function, "interval", seconds=job.interval, id=job.name)
         self._web.start()
         scheduler.start()
+        self._keeper.start()
         attached = ", ".join(str(folder) for folder in self._kernel.attached)
         logger.info("attached to %s, listening on %s", attached, self._web.url)
         self._notifier.ready(f"attached to {attached}")
@@ -190,6 +202,11 @@ class Service:
             self.tuner.journal.close()
             self._kernel.close()
         logger.info("detached")
+        self._keeper.end(_PATIENCE)
+
+    def _learnt(self) -> Learnt:
+        with self.lock:
+            return self.tuner.learnt(time.monotonic())
 
 
 def _refuse_restart_keys(old: Config, new: Config) -> None:

@@ -33,6 +33,10 @@ class Health:
     sample_failures: int = 0
     reload_successful: bool = True
     reload_time: float = 0.0  # seconds since 1970 of the last good load of the configuration
+    state_saved: float = 0.0  # seconds since 1970; 0: not yet
+    state_bytes: int = 0  # of the state file, as it was saved last
+    state_failures: int = 0
+    state_restored: int = 0  # paths known from before the start
 
 
 @dataclass(frozen=True)

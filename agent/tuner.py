@@ -17,6 +17,7 @@ from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
+from agent.learnt import Learnt, gather, restore
 from agent.libbpf import Array
 from agent.loader import HONOURED_ENTRIES, map_sizes
 from agent.policy import Publisher
@@ -43,18 +44,25 @@ class Match:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a configuration means: groups, rules, dimensions and most paths; and the tables of the options."""
+    """What a configuration means: groups, rules, dimensions, most paths and the host's congestion control; and the
+    tables of the options."""
 
-    meaning: tuple[tuple[str, ...], tuple[Rule, ...], tuple[Dimension, ...], int]
+    meaning: tuple[tuple[str, ...], tuple[Rule, ...], tuple[Dimension, ...], int, str]
     sends: Array
     honoured: Array
     algorithms: Array
 
 
 class Tuner:
-    """Samples and decides. Not thread-safe: the service runs all of it in one worker."""
+    """Samples and decides. Not thread-safe: the service runs all of it in one worker.
 
-    def __init__(self, config: Config, kernel: Kernel, journal: Journal, *, dry_run: bool) -> None:
+    `learnt` is what an earlier process knew, `worth` how much of its weight is left.
+    """
+
+    def __init__(
+        self, config: Config, kernel: Kernel, journal: Journal, *,
+        dry_run: bool, learnt: Learnt | None = None, worth: float = 1.0,
+    ) -> None:  # fmt: skip
         self.config = config
         self.kernel = kernel
         self.journal = journal
@@ -67,18 +75,24 @@ class Tuner:
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
         self._meaning: tuple[object, ...] | None = None
         self._honoured = np.zeros(0, kernel.prefix_key)
-        self._begin(self._plan(config))
+        self._begin(self._plan(config), learnt, worth)
 
     def reconfigure(self, config: Config) -> None:
         """Takes over a new configuration whose maps have the same sizes.
 
-        Evidence is kept unless the meaning of paths or arms changes: then old rows no longer tell about the new ones.
+        Evidence is kept for all paths and arms that mean the same as before.
         Raises UsageError, with nothing changed, for what the kernel side cannot do or has no room for.
         """
         plan = self._plan(config)
+        learnt = self.learnt(time.monotonic())
         self.publisher.withdraw_all()
         self.config = config
-        self._begin(plan)
+        self._begin(plan, learnt)
+
+    def learnt(self, now: float) -> Learnt:
+        """A copy of all evidence, worth what it is at `now` (monotonic seconds)."""
+        self.store.age(now)
+        return gather(self.store, self.groups, self.host_congestion, now=now)
 
     def _plan(self, config: Config) -> _Plan:
         """Everything about a configuration that can be refused."""
@@ -94,23 +108,30 @@ class Tuner:
                 found,
                 dimensions(config, algorithms=algorithms, host_congestion=features.host_congestion()),
                 config.paths.max,
+                features.host_congestion(),
             ),
             sends=sends_table(config, self.kernel.sends),
             honoured=honoured_keys(config, self.kernel.prefix_key),
             algorithms=algorithm_table(config, algorithms, self.kernel.arm),
         )
 
-    def _begin(self, plan: _Plan) -> None:
+    def _begin(self, plan: _Plan, learnt: Learnt | None, worth: float = 1.0) -> None:
         config, kernel, meaning = self.config, self.kernel, plan.meaning
         if meaning != self._meaning:
             self._meaning = meaning
-            self.groups, self.rules, self.dimensions, most = meaning
+            self.groups, self.rules, self.dimensions, most, self.host_congestion = meaning
             self.generation = (self.generation + 1) % 256
             self.store = EvidenceStore(
                 self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life
             )
             self.totals = Totals(self.dimensions, len(self.groups))
             self.effect = Effect()
+            kernel.clear_rtt()
+            if learnt is not None:
+                restore(
+                    learnt, self.store, self.groups, self.rules, self.host_congestion,
+                    now=time.monotonic(), factor=worth,
+                )  # fmt: skip
         self.store.half_life = config.control.half_life
         self.publisher = Publisher(kernel, self.rules)
         self._laws = [dimension.law() for dimension in self.dimensions]
@@ -125,7 +146,7 @@ class Tuner:
             generation=self.generation,
             observe_only=self.dry_run,
             **control_fields(config, plan.sends),
-            host_congestion=features.host_congestion().encode("ascii"),
+            host_congestion=self.host_congestion.encode("ascii"),
         )
         self.decisions = []
         self.decide(time.monotonic())

@@ -1,9 +1,10 @@
-"""The real agent as a program inside a laboratory: it tunes the server's connections there, and nothing else."""
+"""The real agent as a program inside a laboratory: it tunes the connections of one side there, and nothing else."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 
@@ -21,24 +22,31 @@ from agent.lab.lab import Lab
 
 __all__ = ["AgentProcess"]
 
+Side = Literal["server", "client"]
+
 _PORT = 9877  # free for certain: the namespace is new
 _TIMEOUT = 3.0  # seconds for an answer of the agent
 _START = 60.0  # seconds until it must be ready; compiling takes one or two on an idle machine
+_RELOAD = 10.0  # seconds until new settings must be in force; they take one turn of its loop
 _END = 5.0  # seconds to stop by itself
 _LOG_LINES = 12  # of its log in an error
 
 
 class AgentProcess:
-    """`tcptuned run` from `with` to the end of its block, attached to the laboratory's server alone.
+    """`tcptuned run` from `with` to the end of its block, attached to one side of the laboratory alone.
 
     `settings` are sections of the configuration file, such as {"control": {"interval": "1s"}}; `attach`, `web` and
-    `state_dir` are set here. It runs in the server's network namespace, because it reads the host's congestion control
-    there, and because its web server must disturb nobody. Everything raises LabError with the end of the agent's log.
+    `state_dir` are set here. `side` is "server" or "client"; the agent runs in that side's network namespace, because
+    it reads the host's congestion control there, and because its web server must disturb nobody. Everything raises
+    LabError with the end of the agent's log.
     """
 
-    def __init__(self, lab: Lab, settings: Mapping[str, Any]) -> None:
+    def __init__(self, lab: Lab, settings: Mapping[str, Any], *, side: Side = "server") -> None:
         self._lab = lab
         self._settings = settings
+        self._side: Side = side
+        self._cgroup = lab.server_cgroup if side == "server" else lab.client_cgroup
+        self._namespace = lab.server_namespace if side == "server" else lab.client_namespace
         self._folder = tempfile.TemporaryDirectory(prefix="tcptuned-agent-")
         self._log = Path(self._folder.name, "log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,17 +66,10 @@ class AgentProcess:
 
     def start(self) -> None:
         """Starts it and waits until it is attached and samples."""
-        file = Path(self._folder.name, "tcptuned.yaml")
-        settings = {
-            **self._settings,
-            "attach": {"cgroups": [str(self._lab.server_cgroup)]},
-            "web": {"listen": f"127.0.0.1:{_PORT}"},
-            "state_dir": str(Path(self._folder.name, "state")),
-        }
-        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        file = self._write(self._settings)
         with self._log.open("wb") as log:
             self._process = self._lab.run_in(
-                "server", [sys.executable, "-m", "agent", "run", "--config", str(file)],
+                self._side, [sys.executable, "-m", "agent", "run", "--config", str(file)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 process_group=0,  # an interrupt from the terminal is for this process alone, which ends it in order
             )  # fmt: skip
@@ -78,6 +79,20 @@ class AgentProcess:
             if time.monotonic() > deadline:
                 raise LabError(f"the agent was not ready within {_START:g} s; its log ends:\n{self.log_end()}")
             time.sleep(0.1)
+
+    def reload(self, settings: Mapping[str, Any]) -> None:
+        """Puts other settings in force; returns when they are."""
+        self.check()
+        before = self._health()["reload_time"]
+        self._write(settings)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + _RELOAD
+        while (health := self._health())["reload_time"] == before:
+            self.check()
+            if not health["reload_successful"] or time.monotonic() > deadline:
+                raise LabError(f"the agent did not take its new settings; its log ends:\n{self.log_end()}")
+            time.sleep(0.02)
 
     def check(self) -> None:
         """Raises LabError if it has ended."""
@@ -110,6 +125,24 @@ class AgentProcess:
                 self._process.wait()
         self._folder.cleanup()
 
+    def _write(self, settings: Mapping[str, Any]) -> Path:
+        """The configuration file with these settings."""
+        file = Path(self._folder.name, "tcptuned.yaml")
+        own = {
+            "attach": {"cgroups": [str(self._cgroup)]},
+            "web": {"listen": f"127.0.0.1:{_PORT}"},
+            "state_dir": str(Path(self._folder.name, "state")),
+        }
+        file.write_text(yaml.safe_dump({**settings, **own}), encoding="utf-8")
+        return file
+
+    def _health(self) -> dict[str, Any]:
+        code, body = self._get("/api/v1/status")
+        if code != 200:
+            raise LabError(f"the agent does not answer; its log ends:\n{self.log_end()}")
+        health: dict[str, Any] = json.loads(body)["health"]
+        return health
+
     def _get(self, target: str) -> tuple[int, bytes]:
         """Status code and body; code 0 if nobody answered."""
 
@@ -124,4 +157,4 @@ class AgentProcess:
             finally:
                 connection.close()
 
-        return in_namespace(self._lab.server_namespace, ask)
+        return in_namespace(self._namespace, ask)

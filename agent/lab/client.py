@@ -98,10 +98,9 @@ class _Job:
                 sock.connect((self._server, PORT))
                 completion = replace(completion, connect=monotonic() - completion.start)
             completion = replace(completion, address=sock.getsockname()[0], port=sock.getsockname()[1])
-            if transfer.upload:
-                self._upload(sock, moved, completion.start, buffer)
-            else:
-                self._download(sock, moved, completion.start, buffer)
+            size = transfer.sizes[index % len(transfer.sizes)] if transfer.sizes else transfer.size
+            move = self._upload if transfer.upload else self._download
+            move(sock, size, moved, completion.start, buffer)
             completion = replace(completion, seconds=moved.ended - completion.start, bytes=moved.bytes)
             if moved.cut:
                 sock.close()
@@ -136,16 +135,17 @@ class _Job:
             raise
         return sock
 
-    def _download(self, sock: socket.socket, moved: _Moved, start: float, buffer: memoryview) -> None:
+    def _download(self, sock: socket.socket, size: int, moved: _Moved, start: float, buffer: memoryview) -> None:
         transfer = self._transfer
         keep = " keep" if transfer.keep or transfer.state else ""
         think = f" {transfer.think_ms:g}" if transfer.think_ms else ""
-        sock.sendall(f"{self._options()}GET {transfer.size}{keep}{think}\n".encode())
-        self._receive(sock, transfer.size, moved, start, buffer)
+        watch = f"WATCH {transfer.watch_ms:g}\n" if transfer.watch_ms else ""
+        sock.sendall(f"{self._options()}{watch}GET {size}{keep}{think}\n".encode())
+        self._receive(sock, size, moved, start, buffer)
 
-    def _upload(self, sock: socket.socket, moved: _Moved, start: float, buffer: memoryview) -> None:
-        sock.sendall(f"{self._options()}PUT {self._transfer.size}\n".encode())
-        while (left := self._transfer.size - moved.bytes) and not self._over(moved, start):
+    def _upload(self, sock: socket.socket, size: int, moved: _Moved, start: float, buffer: memoryview) -> None:
+        sock.sendall(f"{self._options()}PUT {size}\n".encode())
+        while (left := size - moved.bytes) and not self._over(moved, start):
             moved.bytes += sock.send(_PAYLOAD[: min(left, _BUFFER)])
             moved.ended = monotonic()
         if not moved.cut:

@@ -7,11 +7,13 @@ and is answered with {"ok": true}. The protocol of its connections, one line a r
     GET BYTES [keep] [THINK_MS]   so many bytes; then the server closes, or with `keep` waits for the next line
     PUT BYTES                     reads so many bytes, answers with one, closes
     STATE                         one line of JSON: {"congestion": NAME, "tcp_info": {FIELD: int}}
+    WATCH MS                      samples rtt and snd_cwnd every MS until STATE, which then has "samples" too
     OPTION NAME VALUE             the application sets a socket option on this connection, in the middle of its life
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -31,6 +33,7 @@ __all__ = ["main"]
 _PAYLOAD = memoryview(bytes(range(256)) * 4096)  # 1 MiB
 _BUFFER = 1 << 18
 _LINE_MAX = 256
+_WATCHED = ("rtt", "snd_cwnd")  # of TCP_INFO
 _STACK = 1 << 19  # bytes; a thread a connection, hundreds of them
 
 
@@ -41,6 +44,7 @@ class _Connection:
         self._socket = sock
         self._options = options
         self._rest = b""
+        self._watch: _Watch | None = None
 
     def serve(self) -> None:
         with self._socket:
@@ -73,7 +77,12 @@ class _Connection:
                     "user_timeout": self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
                     "tcp_info": read_tcp_info(self._socket),
                 }
+                if self._watch:
+                    state["samples"] = self._watch.end()
                 self._socket.sendall(json.dumps(state).encode() + b"\n")
+                return True
+            case ["WATCH", interval]:
+                self._watch = _Watch(self._socket, float(interval) / 1000)
                 return True
             case ["OPTION", name, value]:
                 set_option(self._socket, name, value)
@@ -104,6 +113,30 @@ class _Connection:
             if not got:
                 raise LabError("the client left in the middle of an upload")
             size -= got
+
+
+class _Watch:
+    """Samples a socket on a thread of its own until told to end, or until the socket is closed."""
+
+    def __init__(self, sock: socket.socket, interval: float) -> None:
+        self._socket = sock
+        self._interval = interval
+        self._samples: list[tuple[float, dict[str, int]]] = []
+        self._over = threading.Event()
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def end(self) -> list[tuple[float, dict[str, int]]]:
+        """(seconds since the beginning, fields of TCP_INFO) of every sample."""
+        self._over.set()
+        return self._samples
+
+    def _sample(self) -> None:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):  # closed
+            while not self._over.wait(self._interval):
+                info = read_tcp_info(self._socket)
+                sample = {name: info[name] for name in _WATCHED}
+                self._samples.append((round(time.monotonic() - began, 4), sample))
 
 
 def _listen(options: ServerOptions) -> list[socket.socket]:

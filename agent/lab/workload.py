@@ -62,6 +62,7 @@ class Transfer:
 
     path         name of the path
     size         bytes of an object
+    sizes        instead: object i has sizes[i modulo their number] bytes
     count        objects in all; None: as many as `seconds` allow
     concurrency  connections at the same time
     seconds      start no object later than this after the first one
@@ -73,6 +74,7 @@ class Transfer:
     gap_ms       pause of a worker between two objects
     think_ms     the server waits so long before it answers
     state        ask the server for its socket's state after each object (downloads; keeps the connection until then)
+    watch_ms     with `state`: the server also samples its socket so often meanwhile
     timeout      seconds an object may take
     client       socket options the client sets before it connects, such as {"congestion": "reno"}
     server       socket options the server sets on this connection when it has read the request
@@ -91,6 +93,8 @@ class Transfer:
     gap_ms: float = 0.0
     think_ms: float = 0.0
     state: bool = False
+    watch_ms: float = 0.0
+    sizes: Sequence[int] = ()
     timeout: float = 60.0
     client: Mapping[str, OptionValue] = field(default_factory=dict)
     server: Mapping[str, OptionValue] = field(default_factory=dict)
@@ -104,6 +108,8 @@ class Transfer:
             raise LabError("a transfer can only be cut after given seconds")
         if self.family not in {4, 6} or (self.mapped and self.family != 4):
             raise LabError("the family is 4 or 6, and only IPv4 addresses can be mapped")
+        if self.watch_ms and not self.state:
+            raise LabError("what was watched comes with the state: set it too")
         if self.upload and (self.state or self.keep):
             raise LabError("an upload ends its connection: neither keep nor state")
         for name in (*self.client, *self.server):
@@ -125,7 +131,8 @@ class Completion:
     bytes    moved; less than asked for only after an error or a cut
     address, port  the client's end
     error    None, or what went wrong
-    state    with Transfer.state: {"congestion": NAME, "tcp_info": {FIELD: int}} of the server's socket
+    state    with Transfer.state: {"congestion": NAME, "tcp_info": {FIELD: int}} of the server's socket; with `watch_ms`
+             also "samples": [[seconds since the request, {"rtt": int, "snd_cwnd": int}], ...]
     """
 
     path: str

@@ -57,7 +57,7 @@ class StillKernel:
     def publish(self, *arrays: Any) -> None:
         del arrays
 
-    publish_arms = withdraw = publish_extensions = publish
+    publish_arms = withdraw = publish_extensions = clear_rtt = publish
 
     def counters(self) -> dict[str, int]:
         return dict.fromkeys(counter_names(), 0)

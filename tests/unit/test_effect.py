@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from handmade import StillAgent, absorb, still_tuner
 
@@ -87,12 +86,3 @@ def test_as_people_read_it(ratio: float, lower: float, upper: float, text: str) 
 
 def test_unknown_is_a_dash() -> None:
     assert uplift(None) == NOTHING
-
-
-def test_a_reload_that_changes_the_arms_starts_the_proof_anew(tuner: Tuner) -> None:
-    config = tuner.config.model_copy(
-        update={"initial_window": tuner.config.initial_window.model_copy(update={"max": 20})}
-    )
-    tuner.reconfigure(config)
-    assert np.isnan(tuner.effect.uplifts["all"].ratio).all()
-    assert tuple(tuner.effect.uplifts) == COMPARED[:1]

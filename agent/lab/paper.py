@@ -1,0 +1,87 @@
+"""The command `bench paper`: the experiments of "Beyond socket options: making the Linux TCP stack truly extensible"
+(Tran and Bonaventure, IFIP Networking 2019), repeated with the agent on this kernel.
+
+Each experiment is a module of its own (paper_*.py) that returns what it found; here they are chosen, run and written.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import UsageError
+from agent.lab.paper_overhead import measure_overhead
+from agent.lab.paper_page import page
+from agent.lab.paper_plots import draw
+from agent.lab.paper_result import Found, Progress
+from agent.lab.paper_view import progress_view, show_found
+from agent.preflight import require_system
+
+__all__ = ["EXPERIMENTS", "show_paper"]
+
+_TITLE = "Beyond socket options, on an unmodified kernel"
+_ABOUT = (
+    "The experiments of Tran and Bonaventure, Beyond socket options: making the Linux TCP stack truly extensible (IFIP "
+    "Networking 2019), repeated with tcptuned in its laboratory: real TCP of this kernel between namespaces. Ratios "
+    "compare runs on one machine; its absolute speed says nothing."
+)
+
+
+class _Experiment(Protocol):
+    def __call__(self, progress: Progress, *, quick: bool) -> Found: ...
+
+
+EXPERIMENTS: dict[str, _Experiment] = {
+    "overhead": measure_overhead,
+}
+
+
+def show_paper(*, only: Sequence[str], quick: bool, output: Path | None, as_json: bool) -> int:
+    """Runs the experiments named, or all of them, shows what they found, and returns the exit code.
+
+    With `output`, the folder (made if missing) gets results.json, an SVG file a figure, and index.html. Raises
+    UsageError for an unknown experiment or without root, LabError if the laboratory or an agent fails.
+    """
+    if unknown := [name for name in only if name not in EXPERIMENTS]:
+        raise UsageError(f"no experiment {unknown[0]}; there are {', '.join(EXPERIMENTS)}")
+    require_system()
+    if output is not None:
+        _make(output)
+    # A bench that is told to end cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = []
+    with progress_view(silent=as_json) as progress:
+        for name, measure in EXPERIMENTS.items():
+            if not only or name in only:
+                found.append(measure(progress, quick=quick))
+    result = json.dumps({"quick": quick, "experiments": [asdict(each) for each in found]}, allow_nan=False)
+    if as_json:
+        print(result)
+    else:
+        for each in found:
+            show_found(each)
+    if output is not None:
+        _write(output, result, found)
+        if not as_json:
+            print(f"\n{output / 'index.html'} has tables and figures")
+    return 0
+
+
+def _make(folder: Path) -> None:
+    """Before hours of measuring, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder}: {error.strerror}; name a folder that can be written") from error
+
+
+def _write(folder: Path, result: str, found: Sequence[Found]) -> None:
+    pictures = {figure.name: draw(figure) for each in found for figure in each.figures}
+    for name, text in pictures.items():
+        (folder / f"{name}.svg").write_text(text, encoding="utf-8")
+    (folder / "results.json").write_text(result + "\n", encoding="utf-8")
+    (folder / "index.html").write_text(page(_TITLE, _ABOUT, found, pictures), encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Ratios of what was measured to a baseline, with intervals that tell how sure they are (bootstrap, Efron 1979)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Ratio", "paired_ratio", "quantile_ratio"]
+
+_RESAMPLES = 2000
+_INTERVAL = (2.5, 97.5)  # percent
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio to the baseline and its 95 % bootstrap interval; 1 is no difference."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_ratio(measured: Sequence[float], baseline: Sequence[float]) -> Ratio:
+    """The median of the rounds' ratios; element i of both is of round i, all above 0.
+
+    What disturbs a whole round, such as another program on the machine, cancels out; what disturbs one run of it is an
+    outlier that the median does not follow. Rounds are what the bootstrap draws again.
+    """
+    logs = np.log(np.asarray(measured, float) / np.asarray(baseline, float))
+    drawn = _rng().integers(0, len(logs), (_RESAMPLES, len(logs)))
+    return _ratio(float(np.median(logs)), np.median(logs[drawn], axis=1))
+
+
+def quantile_ratio(measured: Sequence[float], baseline: Sequence[float], quantile: float) -> Ratio:
+    """The ratio of a quantile, 0 to 1, of two independent samples of values above 0."""
+    ours, theirs = np.asarray(measured, float), np.asarray(baseline, float)
+    rng = _rng()
+    drawn = [rng.choice(sample, (_RESAMPLES, len(sample))) for sample in (ours, theirs)]
+    logs = [np.log(np.quantile(each, quantile, axis=1)) for each in drawn]
+    return _ratio(np.log(np.quantile(ours, quantile) / np.quantile(theirs, quantile)), logs[0] - logs[1])
+
+
+def _ratio(log: float, drawn: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Ratio:
+    low, high = np.exp(np.percentile(drawn, _INTERVAL))
+    return Ratio(float(np.exp(log)), float(low), float(high))
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(1)  # the same measurements always give the same interval
