@@ -134,6 +134,12 @@ DECISIONS = Row("Decisions", (
         ),
     ),
     graph(
+        "ACKs sent",
+        "Segments without data sent for each segment with data received: what the ACK policy changes.",
+        "none",
+        _by_group("tcptuned_pure_acks_sent_total", "tcptuned_received_segments_total"),
+    ),
+    graph(
         "Left alone",
         "Connections a second on which nothing was set, or one dimension was left alone, by reason.",
         "cps",
@@ -147,7 +153,6 @@ DECISIONS = Row("Decisions", (
             Query(f"sum by (extension) ({rate(f'tcptuned_extension_{outcome}_total')})", f"{{{{extension}}}} {outcome}")
             for outcome in ("sent", "received", "granted")
         ),
-        width=12,
     ),
     graph(
         "TCP options without effect",
@@ -157,7 +162,6 @@ DECISIONS = Row("Decisions", (
             f"sum by (extension, reason) ({rate('tcptuned_extension_rejected_total')})", "{{extension}} {{reason}}"
         ),
         Query(f"sum by (extension) ({rate('tcptuned_extension_no_room_total')})", "{{extension}} no room"),
-        width=12,
     ),
 ))  # fmt: skip
 

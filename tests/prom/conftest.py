@@ -1,0 +1,8 @@
+"""These tests run agents as the kernel's tests do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "kernel"))
