@@ -33,7 +33,9 @@ SLOPE_WEIGHT = 4.0
 # Transfers of the smaller side that a group needs, over all its paths, before there is anything to say.
 LEAST_WEIGHT = 1.0
 NORMAL = 1.959964  # 95 % of a normal distribution lies within so many standard deviations
+LOG_MOST = 64.0  # 64-bit numbers have no larger log2
 _TINY = 1e-9
+_MOST = 1e9
 _BLOCK = 8192  # paths whose numbers stay in the processor's cache; three times as fast as all at once
 
 
@@ -137,7 +139,13 @@ def _paths(control: Floats, treated: Floats, group: NDArray[np.intp]) -> _Paths:
     # (sides, fields, paths): every step below runs over contiguous memory
     sums = np.empty((2, FIELDS, len(both)), control.dtype)
     sums[0], sums[1] = control[both, :FIELDS].T, treated[both, :FIELDS].T
-    transfers, time, size = sums[:, Field.TRANSFERS], sums[:, Field.LOG_TIME], sums[:, Field.LOG_BYTES]
+    transfers = np.minimum(sums[:, Field.TRANSFERS], _MOST)
+    # Evidence may come from a file: what no logarithm can be is cut to what it can be.
+    logs, squares = sums[:, Field.LOG_TIME : Field.LOG_BYTES + 1], sums[:, Field.LOG_TIME_SQUARED : Field.CLOSED]
+    most = LOG_MOST * transfers[:, None]
+    np.clip(logs, -most, most, out=logs)
+    np.clip(squares, -LOG_MOST * most, LOG_MOST * most, out=squares)
+    time, size = logs[:, 0], logs[:, 1]
     count = np.minimum(transfers, np.maximum(sums[:, Field.CLOSED], _TINY))
     time_mean, size_mean = time / transfers, size / transfers
     # Each connection counts once, however many transfers it had.
