@@ -117,8 +117,10 @@ def restore(
     slot = np.array([slots.get(name, -1) for name in learnt.slots], np.intp)[learnt.slot]
     row = found[learnt.row]
     same = (row >= 0) & (slot >= 0)
-    columns = [learnt.fields.index(name) for name in names]
-    store.fill(row[same], slot[same], learnt.sums[same][:, columns] * np.float32(factor))
+    sums = learnt.sums[same] * np.float32(factor)
+    if list(learnt.fields) != names:
+        sums = sums[:, [learnt.fields.index(name) for name in names]]
+    store.fill(row[same], slot[same], sums)
     return found
 
 

@@ -26,7 +26,7 @@ td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 # For the Content-Security-Policy: this style sheet, and no other, may be inline.
 STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-_LINKS = ("/metrics", "/api/v1/status", "/api/v1/paths", "/-/healthy", "/-/ready")
+_LINKS = ("/metrics", "/api/v1/status", "/api/v1/paths", "/api/v1/history", "/-/healthy", "/-/ready")
 
 
 class _Markup(str):

@@ -17,6 +17,7 @@ from prometheus_client import make_wsgi_app
 from agent import page, status
 from agent.errors import TcptunedError, UsageError
 from agent.exporter import registry
+from agent.history import History
 from agent.snapshot import Snapshot
 from agent.tuner import Tuner
 
@@ -48,6 +49,11 @@ class Agent(Protocol):
     @property
     def tuner(self) -> Tuner:
         """To be touched only while `lock` is held."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """The effect over time."""
         ...
 
     @property
@@ -87,6 +93,7 @@ class Routes:
             "/-/ready": self._ready,
             "/api/v1/status": self._status,
             "/api/v1/paths": self._paths,
+            "/api/v1/history": lambda *_: _json(200, agent.history.facts()),
         }
 
     def respond(self, target: str, headers: Headers) -> Response:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from agent import cgroups, config_file
 from agent.config import Config
 from agent.errors import TcptunedError, UsageError
+from agent.history import History
 from agent.journal import Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt
@@ -76,6 +77,9 @@ class Service:
             config, self._kernel, Journal(config.state_dir),
             dry_run=dry_run, learnt=saved.learnt if saved else None, worth=worth,
         )  # fmt: skip
+        self.history = History()
+        if saved and (section := saved.learnt.sections.get("history")):
+            self.history.load(section, time.time())
         self._health.state_restored = len(self.tuner.store) - self.tuner.store.groups
         self._keeper = Keeper(config.state_dir, self._health, self._learnt)
         self.tuner.renew_lease()
@@ -134,6 +138,7 @@ class Service:
                 with self.lock:
                     work(now)
                     self.snapshot = take(self.tuner, self._health)
+                    self.history.note(self.snapshot, time.time())
             except Exception:  # the loop must go on; the watchdog restarts the agent if it never succeeds
                 self._health.sample_failures += 1
                 logger.exception("%s failed", job.name)
@@ -206,7 +211,8 @@ class Service:
 
     def _learnt(self) -> Learnt:
         with self.lock:
-            return self.tuner.learnt(time.monotonic())
+            learnt = self.tuner.learnt(time.monotonic())
+            return replace(learnt, sections={**learnt.sections, "history": self.history.dump()})
 
 
 def _refuse_restart_keys(old: Config, new: Config) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from agent.bpf_source import constants, counter_names, outcome_names
 from agent.config import Config, PathRule, Paths
+from agent.history import History
 from agent.journal import Journal
 from agent.kernel import EXTENSIONS
 from agent.rules import MAPPED_BITS, packed
@@ -109,6 +110,7 @@ class StillAgent:
 
     def __init__(self, tuner: Tuner) -> None:
         self.tuner = tuner
+        self.history = History()
         self.lock = threading.Lock()
         self.is_ready = True
         self.picture: Callable[[], Snapshot] = lambda: taken

@@ -99,6 +99,7 @@ def _silent(server: WebServer, stack: ExitStack, count: int) -> list[socket.sock
         ("/-/ready", 200, "text/plain; charset=utf-8"),
         ("/api/v1/status", 200, "application/json; charset=utf-8"),
         ("/api/v1/paths", 200, "application/json; charset=utf-8"),
+        ("/api/v1/history", 200, "application/json; charset=utf-8"),
         ("/api/v1/paths?address=203.0.113.7", 200, "application/json; charset=utf-8"),
         ("/metrics/", 404, "text/plain; charset=utf-8"),
         ("/../etc/passwd", 404, "text/plain; charset=utf-8"),
