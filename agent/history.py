@@ -5,30 +5,28 @@ Counts are those of the minute. The uplift is what was known at its end, from ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from agent.dimensions import DIMENSIONS
+from agent.effect import COMPARED
 from agent.learnt import Section
 from agent.libbpf import Array
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 
-__all__ = ["ALL", "COLUMNS", "MINUTE", "MOST_ROWS", "History"]
+__all__ = ["COLUMNS", "MINUTE", "MOST_ROWS", "History"]
 
 MINUTE = 60.0  # seconds
 _DAY = 86_400.0
 MOST_ROWS = 20_000  # with many groups the oldest go earlier; 2 MB
 _LONGEST = 64  # letters of a group's or column's name
-ALL = "all"  # the treated against the holdout
 
 _SUMS = ("sent_segments", "retransmitted_segments", "first_window_segments", "first_window_losses", "rounds", "rtt_us")
 _COUNTS = (*TREATMENTS, *_SUMS)
 _BOUNDS = ("ratio", "lower", "upper")
-COLUMNS = (*_COUNTS, *(f"{name}_{bound}" for name in (ALL, *DIMENSIONS) for bound in _BOUNDS))
+COLUMNS = (*_COUNTS, *(f"{name}_{bound}" for name in COMPARED for bound in _BOUNDS))
 
 
 @dataclass(frozen=True)
@@ -124,11 +122,9 @@ def _counts(snapshot: Snapshot) -> Array:
 
 def _uplifts(snapshot: Snapshot) -> Array:
     """(groups, 3 for each thing compared)."""
-    uplifts: Mapping[str, Any] = getattr(snapshot, "uplifts", {})
     unknown = np.full(len(snapshot.groups), np.nan)
-    return np.stack(
-        [getattr(uplifts.get(name), bound, unknown) for name in (ALL, *DIMENSIONS) for bound in _BOUNDS], axis=1
-    )
+    columns = [getattr(snapshot.uplifts.get(name), bound, unknown) for name in COMPARED for bound in _BOUNDS]
+    return np.stack(columns, axis=1)
 
 
 def _sound(section: Section) -> _Rows | None:

@@ -13,6 +13,7 @@ import pytest
 from handmade import absorb, still_tuner
 
 from agent import archive, state
+from agent.effect import COMPARED
 from agent.history import COLUMNS, MINUTE, MOST_ROWS, History
 from agent.learnt import Section
 from agent.snapshot import Health, Snapshot, take
@@ -47,6 +48,20 @@ def test_a_row_a_minute_holds_what_happened_in_it() -> None:
     assert column(history, "retransmitted_segments") == [5, 0, 7]
     assert column(history, "treated", "cdn") == [0, 0, 0]
     json.dumps(history.facts(), allow_nan=False)
+
+
+def test_the_uplift_is_in_it() -> None:
+    tuner, history = still_tuner(), History()
+    history.note(snapshot(tuner), BEGIN)
+    absorb(tuner, "203.0.113.0/24", transfers=100, closed=100, log_time=17)
+    absorb(tuner, "203.0.113.0/24", transfers=100, closed=100, log_time=18, treatment="HOLDOUT")
+    for _ in COMPARED:
+        tuner.effect.step(tuner.store)
+    history.note(snapshot(tuner), BEGIN + MINUTE)
+    assert column(history, "all_ratio") == [pytest.approx(0.5, abs=0.01)]
+    assert column(history, "all_lower")[0] < 0.5 < column(history, "all_upper")[0]
+    assert column(history, "congestion_ratio") == [None]
+    assert column(history, "all_ratio", "cdn") == [None]
 
 
 def test_between_the_minutes_nothing_is_added() -> None:
@@ -84,7 +99,7 @@ def test_it_is_bounded() -> None:
     picture = snapshot(tuner)
     many = dataclasses.replace(
         picture, groups=tuple(f"group{number}" for number in range(62)),
-        rows=np.repeat(picture.rows, 31, axis=0), connections=np.repeat(picture.connections, 31, axis=0),
+        uplifts={}, rows=np.repeat(picture.rows, 31, axis=0), connections=np.repeat(picture.connections, 31, axis=0),
     )  # fmt: skip
     for minute in range(400):
         history.note(many, BEGIN + MINUTE * minute)
