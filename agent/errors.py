@@ -5,6 +5,7 @@ TcptunedError               base; carries the exit code of the command line
 |   +-- ConfigurationError  the configuration file; lists every problem with its place (exit 2)
 +-- KernelError             a bpf(2) call failed; carries errno
 |   +-- CompileError        BCC could not build or load the programs; carries the compiler's text
++-- UnreachableError        no agent answers
 +-- LabError                the laboratory could not be set up
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["CompileError", "ConfigurationError", "KernelError", "LabError", "TcptunedError", "UsageError"]
+__all__ = ["CompileError", "ConfigurationError", "KernelError", "LabError", "TcptunedError", "UnreachableError",
+           "UsageError"]  # fmt: skip
 
 
 class TcptunedError(Exception):
@@ -53,6 +55,10 @@ class CompileError(KernelError):
         TcptunedError.__init__(self, message)
         self.text = text
         self.errno = errno
+
+
+class UnreachableError(TcptunedError):
+    """No agent answers where the configuration says that it listens."""
 
 
 class LabError(TcptunedError):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from agent.display import NOTHING, moment, percent, seconds, size, uplift, whole
+from agent.markup import number, table
 
 __all__ = ["STYLE_HASH", "render"]
 
@@ -27,12 +28,6 @@ td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 _LINKS = ("/metrics", "/api/v1/status", "/api/v1/paths", "/api/v1/history", "/-/healthy", "/-/ready")
-
-
-class _Markup(str):
-    """HTML that is safe already; anything else gets escaped."""
-
-    __slots__ = ()
 
 
 def render(facts: Mapping[str, Any], *, ready: bool) -> str:
@@ -70,15 +65,15 @@ def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
         "group", "paths", "opened by us", "opened by peers", "closed", "treated", "holdout", "observed", "sent",
         "received", "retransmitted", "first-window loss", "mean RTT",
     )  # fmt: skip
-    return _table(
+    return table(
         columns,
         (
             (
                 group["name"], group["paths"], group["opened"]["active"], group["opened"]["passive"], group["closed"],
                 *(group["connections"][name] for name in ("treated", "holdout", "observed")),
-                _number(size(group["sent_bytes"])), _number(size(group["received_bytes"])),
-                _number(percent(group["retransmission"])), _number(percent(group["first_window_loss"])),
-                _number(seconds(group["rtt_seconds"])),
+                number(size(group["sent_bytes"])), number(size(group["received_bytes"])),
+                number(percent(group["retransmission"])), number(percent(group["first_window_loss"])),
+                number(seconds(group["rtt_seconds"])),
             )
             for group in groups
         ),
@@ -92,7 +87,7 @@ def _effect(groups: Sequence[Mapping[str, Any]]) -> str:
         '<p class="quiet">All: the treated against the holdout. A dimension: its other arms against its default among '
         "the treated. Compared path by path.</p>"
     )
-    return _table(("group", "dimension", "treated are"), rows) + note
+    return table(("group", "dimension", "treated are"), rows) + note
 
 
 def _chosen(facts: Mapping[str, Any]) -> str:
@@ -101,7 +96,7 @@ def _chosen(facts: Mapping[str, Any]) -> str:
         for dimension, arms in group["chosen"].items():
             text = ", ".join(f"{arm} on {whole(count)}" for arm, count in arms.items() if count)
             rows.append((group["name"], dimension, text or "no paths yet"))
-    return _table(("group", "dimension", "held to be best"), rows)
+    return table(("group", "dimension", "held to be best"), rows)
 
 
 def _transfers(dimensions: Sequence[Mapping[str, Any]]) -> str:
@@ -110,16 +105,16 @@ def _transfers(dimensions: Sequence[Mapping[str, Any]]) -> str:
         for arm in dimension["arms"]:
             count = arm["transfers"]
             mean = (size(arm["bytes"] / count), seconds(arm["seconds"] / count)) if count else (NOTHING, NOTHING)
-            rows.append((dimension["name"], arm["name"], count, *(_number(text) for text in mean)))
+            rows.append((dimension["name"], arm["name"], count, *(number(text) for text in mean)))
     note = '<p class="quiet">Means over all paths. Paths differ, so arms are compared path by path, never here.</p>'
-    return _table(("dimension", "arm", "transfers", "mean size", "mean time"), rows, numbers=3) + note
+    return table(("dimension", "arm", "transfers", "mean size", "mean time"), rows, numbers=3) + note
 
 
 def _journal(entries: Sequence[Mapping[str, Any]]) -> str:
     if not entries:
         return '<p class="quiet">None yet.</p>'
     keys = ("path", "group", "dimension", "before", "after", "reason")
-    return _table(
+    return table(
         ("when (UTC)", "path", "group", "dimension", "from", "to", "why"),
         ((moment(entry["time"]), *(entry[key] for key in keys)) for entry in entries),
     )
@@ -141,25 +136,4 @@ def _agent(facts: Mapping[str, Any]) -> str:
     maps = facts["maps"].items()
     rows += [(f"map {name}", f"{whole(one['entries'])} of {whole(one['capacity'])} entries") for name, one in maps]
     rows += [(name.replace("_", " "), whole(count)) for name, count in counters.items()]
-    return _table(("what", "value"), rows)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0) -> str:
-    """A table; the last `numbers` columns are numbers."""
-    first = len(columns) - numbers
-    kinds = [""] * first + [' class="number"'] * numbers
-    head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, columns, strict=True))
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, _Markup):
-        return value
-    if isinstance(value, int):
-        return _number(whole(value))
-    return f"<td>{escape(str(value))}</td>"
-
-
-def _number(text: str) -> _Markup:
-    return _Markup(f'<td class="number">{escape(text)}</td>')
+    return table(("what", "value"), rows)

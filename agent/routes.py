@@ -132,7 +132,7 @@ class Routes:
 
     def _paths(self, query: str, _headers: Headers) -> Response:
         try:
-            wanted = _only(query, ("address", "limit", "offset", "group"))
+            wanted = _only(query, ("address", "limit", "offset", "group", "order"))
             if "address" not in wanted:
                 limit = _number(wanted, "limit", 100, 1, MOST_PATHS)
                 offset = _number(wanted, "offset", 0, 0, 1 << 31)
@@ -140,7 +140,12 @@ class Routes:
                     group = wanted.get("group")
                     if group is not None and group not in tuner.groups:
                         raise UsageError("there is no such group; /api/v1/status lists them")
-                    return _json(200, status.paths(tuner, limit=limit, offset=offset, group=group))
+                    order = wanted.get("order", "appearance")
+                    if order not in ("appearance", "transfers"):
+                        raise UsageError("order is appearance or transfers")
+                    busiest = order == "transfers"
+                    facts = status.paths(tuner, limit=limit, offset=offset, group=group, busiest_first=busiest)
+                    return _json(200, facts)
             if len(wanted) > 1:
                 raise UsageError("address goes without other parameters")
             try:

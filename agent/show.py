@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 from agent.config import Config
 from agent.display import NOTHING, moment, percent, seconds, size, uplift, whole
-from agent.errors import TcptunedError, UsageError
+from agent.errors import TcptunedError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["agent_url", "show_explain", "show_status"]
+__all__ = ["agent_url", "ask", "show_explain", "show_status"]
 
 _TIMEOUT = 3.0  # seconds
 _MOST_BYTES = 16 << 20
@@ -58,21 +58,26 @@ def agent_url(config: Config) -> str:
 def _show(
     config: Config, target: str, key: str, render: Callable[[Console, Mapping[str, Any]], None], *, as_json: bool
 ) -> None:
-    url = agent_url(config)
-    body = _ask(url, target)
-    try:
-        facts = json.loads(body)
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict) or key not in facts:
-        raise TcptunedError(f"what answers on {url} is not tcptuned: is web.listen right? Name the file with --config")
+    facts = ask(config, target, key)
     if as_json:
-        print(body.decode().strip())
+        print(json.dumps(facts, ensure_ascii=False))
         return
     try:
         render(_console(), facts)
     except (KeyError, TypeError, ValueError) as error:
         raise TcptunedError("the running agent is of another version than this command: restart the agent") from error
+
+
+def ask(config: Config, target: str, key: str) -> dict[str, Any]:
+    """The agent's answer, which has a `key`. Raises UnreachableError if there is no agent, or another TcptunedError."""
+    url = agent_url(config)
+    try:
+        facts = json.loads(_ask(url, target))
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict) or key not in facts:
+        raise TcptunedError(f"what answers on {url} is not tcptuned: is web.listen right? Name the file with --config")
+    return facts
 
 
 def _ask(url: str, target: str) -> bytes:
@@ -88,7 +93,7 @@ def _ask(url: str, target: str) -> bytes:
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise TcptunedError(
+        raise UnreachableError(
             f"no agent answers on {url} ({text.lower()}): start it with `systemctl start tcptuned` or `tcptuned run`, "
             "or name its configuration with --config"
         ) from None

@@ -72,12 +72,17 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
     }
 
 
-def paths(tuner: Tuner, *, limit: int, offset: int, group: str | None) -> dict[str, Any]:
-    """Paths in order of appearance, of one group or all; the caller holds the service's lock."""
+def paths(
+    tuner: Tuner, *, limit: int, offset: int, group: str | None, busiest_first: bool = False
+) -> dict[str, Any]:
+    """Paths in order of appearance or of their transfers, of one group or all; the caller holds the service's lock."""
     store = tuner.store
     rows = np.arange(store.groups, len(store))
     if group is not None:
         rows = rows[store.identity["group"][store.groups :] == tuner.groups.index(group)]
+    if busiest_first:
+        transfers = store.sums[rows, store.holdout_slot :, Field.TRANSFERS].sum(axis=1)
+        rows = rows[np.argsort(-transfers, kind="stable")]
     shown = rows[offset : offset + limit]
     sums = store.sums[shown, store.holdout_slot] + store.sums[shown, store.treated_slot]
     now = time.monotonic()

@@ -135,6 +135,15 @@ def test_paths(tuner: Tuner) -> None:
     assert paths(tuner, limit=9, offset=9, group=None)["paths"] == []
 
 
+def test_the_busiest_paths_first(tuner: Tuner) -> None:
+    absorb(tuner, "203.0.114.0/24", transfers=500)
+    absorb(tuner, "203.0.115.0/24", transfers=5)
+    listed = paths(tuner, limit=3, offset=0, group=None, busiest_first=True)["paths"]
+    assert [one["path"] for one in listed] == ["203.0.114.0/24", PATH, "203.0.115.0/24"]
+    (last,) = paths(tuner, limit=3, offset=3, group=None, busiest_first=True)["paths"]
+    assert last["path"] == "198.51.100.0/24"
+
+
 def test_status(tuner: Tuner) -> None:
     for number in range(JOURNAL_SHOWN + 5):
         tuner.journal.write(Entry(1e9 + number, PATH, "default", "ack", "default", "delay", "because"))

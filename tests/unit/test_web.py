@@ -310,6 +310,7 @@ def test_the_page_shows_what_is_there(shared: WebServer) -> None:
         ("offset=%D9%A1", "offset must be"),
         ("offset=99999999999999999999", "offset must be"),
         ("group=nobody", "no such group"),
+        ("order=size", "order is appearance or transfers"),
         ("colour=red", "the parameters are address, limit, offset, group"),
         ("&".join(f"a{number}=1" for number in range(50)), "too many parameters"),
     ],
