@@ -24,7 +24,12 @@ from agent.bpf_source import FOLDER, expand
 __all__ = ["PROGRAMS", "SOURCES", "main"]
 
 # name, program type, expected attach type (include/uapi/linux/bpf.h); -1: none
-PROGRAMS = (("tcptuned_ops", 13, -1), ("tcptuned_choice", 25, 22))
+PROGRAMS = (
+    ("tcptuned_ops", 13, -1),
+    ("tcptuned_choice", 25, 22),
+    ("tcptuned_arrival", 8, 0),
+    ("tcptuned_thin", 8, 1),
+)
 MAPS = (
     "policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters",
     "sends", "honoured", "algorithms", "extensions",

@@ -120,7 +120,7 @@ def _attaching(kernel: object) -> Finding:
     except OSError as error:
         return unseen("attaching", f"no cgroup can be made to try it on ({error.strerror})")
     try:
-        kernel.attach([folder])
+        kernel.attach([folder], packets=True)
     except KernelError as error:
         cure = "a program of another tool is attached there exclusively, or a security module forbids it"
         return Finding("attaching", "missing", "refused", f"{error}: {cure}")

@@ -131,6 +131,11 @@ class Ack(Section):
     thinning: bool = False
     thinning_max: Annotated[int, Between(2, 255)] = 10
 
+    @property
+    def most_thinned(self) -> int:
+        """How many segments one ACK may stand for at most; 0 where no ACK is dropped."""
+        return self.thinning_max if self.enabled and self.thinning else 0
+
 
 class Fleet(Section):
     """The Prometheus server whose knowledge of other hosts serves as a first guess; None asks nobody."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -51,6 +51,12 @@ class AckRequestSend(Section):
     send: AckRequestValue | None
 
 
+class AckAnnouncementSend(Section):
+    """Whether the peer is told how long our ACKs are delayed at most; None says nothing."""
+
+    send: Literal[True] | None
+
+
 class UserTimeout(UserTimeoutSend):
     """User Timeout Option for all groups; `min` and `max` (seconds) are RFC 5482's L_LIMIT and U_LIMIT."""
 
@@ -77,6 +83,12 @@ class AckRequest(AckRequestSend):
     send: AckRequestValue | None = None
 
 
+class AckAnnouncement(AckAnnouncementSend):
+    """ACK delay announcement for all groups."""
+
+    send: Literal[True] | None = None
+
+
 class GroupExtensions(Section):
     """What one group sends instead; a section that is absent keeps the value of `extensions`."""
 
@@ -84,6 +96,7 @@ class GroupExtensions(Section):
     congestion_request: CongestionRequestSend | None = None
     window_request: WindowRequestSend | None = None
     ack_request: AckRequestSend | None = None
+    ack_announcement: AckAnnouncementSend | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class Sends:
     congestion: str | None
     window: int | None
     ack: AckRequestValue | None
+    ack_announcement: bool
 
 
 class Extensions(Section):
@@ -105,6 +119,7 @@ class Extensions(Section):
     congestion_request: CongestionRequest = CongestionRequest()
     window_request: WindowRequest = WindowRequest()
     ack_request: AckRequest = AckRequest()
+    ack_announcement: AckAnnouncement = AckAnnouncement()
 
     def sends(self, own: GroupExtensions) -> Sends:
         """What is sent where a group's `own` values replace these."""
@@ -113,4 +128,5 @@ class Extensions(Section):
             congestion=(own.congestion_request or self.congestion_request).send,
             window=(own.window_request or self.window_request).send,
             ack=(own.ack_request or self.ack_request).send,
+            ack_announcement=bool((own.ack_announcement or self.ack_announcement).send),
         )

@@ -22,6 +22,8 @@ DIMENSIONS = INITIAL_WINDOW, CONGESTION, ACK = ("initial_window", "congestion", 
 DEFAULT = Arm("default")
 # TCP_BPF_DELACK_MAX as a fraction of the RTT: TACK (SIGCOMM 2020) finds 4 ACKs a round trip to be enough.
 ACK_DELAY_DIVISOR = 4
+# A thinned connection still has one ACK in every quarter of the RTT.
+THIN_DIVISOR = 4
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,24 @@ def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: 
     by_name = {
         INITIAL_WINDOW: (config.initial_window.enabled, [Arm(f"iw{window}", window) for window in windows]),
         CONGESTION: (config.congestion.enabled, [Arm(name) for name in names[: arms - 1]]),
-        ACK: (config.ack.enabled and config.ack.delay, [Arm("delay", ACK_DELAY_DIVISOR)]),
+        ACK: (config.ack.enabled, _ack_arms(config)),
     }
     laws = {INITIAL_WINDOW: config.initial_window.law, CONGESTION: "thompson", ACK: "thompson"}
     return tuple(
         Dimension(name, (DEFAULT, *(chosen if enabled else ())), laws[name], LAWS[name, laws[name]])
         for name, (enabled, chosen) in by_name.items()
     )
+
+
+def _ack_arms(config: Config) -> list[Arm]:
+    """Sooner, and less often; the value is what bpf/consts.h (ACK_THIN_*_SHIFT) says."""
+    limits = constants()
+    arms = [Arm("delay", ACK_DELAY_DIVISOR)] if config.ack.delay else []
+    # The kernel acknowledges every second segment by itself.
+    if (segments := config.ack.most_thinned) >= limits["THIN_SEGMENTS_MIN"]:
+        value = segments << limits["ACK_THIN_SEGMENTS_SHIFT"] | THIN_DIVISOR << limits["ACK_THIN_DIVISOR_SHIFT"]
+        arms.append(Arm(f"thin{segments}", value))
+    return arms
 
 
 def arm_table(chosen: tuple[Dimension, ...], dtype: np.dtype[Any]) -> Array:

@@ -21,6 +21,8 @@ ALGORITHMS = (
 )  # fmt: skip
 _LARGEST_SECONDS = 0x7FFF
 _MINUTES = 0x8000
+# The fields of `struct sends` that put an option on the wire.
+_SENT = ("user_timeout", "congestion", "window", "ack_segments", "announces")
 
 
 def user_timeout_value(seconds: float | None) -> int:
@@ -42,6 +44,10 @@ def sends_table(config: Config, dtype: np.dtype[Any]) -> Array:
         table["user_timeout_ms"][number] = round((sends.user_timeout or 0) * 1000)
         table["user_timeout"][number] = user_timeout_value(sends.user_timeout)
         table["window"][number] = sends.window or 0
+        table["announces"][number] = sends.ack_announcement
+        if sends.ack is not None:
+            table["ack_segments"][number] = sends.ack.segments
+            table["ack_divisor"][number] = sends.ack.rtt_divisor
         if sends.congestion is not None:
             if sends.congestion not in ALGORITHMS:
                 known = ", ".join(ALGORITHMS)
@@ -77,7 +83,8 @@ def control_fields(config: Config, sends: Array) -> dict[str, Any]:
     return {
         "exid": extensions.exid,
         "honours": bool(extensions.honour_from),
-        "extends": bool(sends["user_timeout"].any() or sends["congestion"].any() or sends["window"].any()),
+        "extends": any(bool(sends[name].any()) for name in _SENT),
+        "thinning_max": config.ack.most_thinned,
         "user_timeout_min_ms": round(extensions.user_timeout.min * 1000),
         "user_timeout_max_ms": round(extensions.user_timeout.max * 1000),
     }

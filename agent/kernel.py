@@ -17,10 +17,12 @@ from agent.loader import Map, Objects
 __all__ = ["EXTENSIONS", "Kernel", "possible_processors"]
 
 # The options in the kernel's order (bpf/consts.h, EXTENSION_*).
-EXTENSIONS = ("user_timeout", "congestion_request", "window_request")
+EXTENSIONS = ("user_timeout", "congestion_request", "window_request", "ack_request", "ack_announcement")
 
 # include/uapi/linux/bpf.h
 _ATTACH_TYPES = {"tcptuned_ops": 3, "tcptuned_choice": 22}
+# For every packet, so only where ACKs may be thinned.
+_PACKET_TYPES = {"tcptuned_arrival": 0, "tcptuned_thin": 1}
 _BATCH = 4096  # entries a batch: bounds the buffers to 1.2 MB
 
 
@@ -31,6 +33,7 @@ class Kernel:
         self._objects = objects
         self._maps = objects.maps
         self._links: list[int] = []
+        self._packet_links: list[int] = []
         self.attached: list[Path] = []
         self.row_key = self._maps["rows_a"].key
         self.row = self._maps["rows_a"].leaf
@@ -43,29 +46,47 @@ class Kernel:
         self._rows = np.zeros(_BATCH, self.row)
         self._processors = possible_processors()
 
-    def attach(self, folders: Sequence[Path]) -> None:
-        """Attaches every program to every cgroup by links, which vanish with this process."""
+    def attach(self, folders: Sequence[Path], *, packets: bool = False) -> None:
+        """Attaches the programs to every cgroup by links, which vanish with this process.
+
+        `packets`: those too that see every packet, to thin ACKs.
+        """
         for folder in folders:
-            target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                for name, kind in _ATTACH_TYPES.items():
-                    self._links.append(libbpf.create_link(self._objects.programs[name], target, kind))
-            finally:
-                os.close(target)
+            self._attach(folder, _ATTACH_TYPES, self._links)
             self.attached.append(folder)
+        self.watch_packets(packets)
+
+    def watch_packets(self, wanted: bool) -> None:
+        """Attaches or detaches the programs that see every packet; before `attach` there is nothing to do."""
+        if not wanted:
+            _close(self._packet_links)
+        elif not self._packet_links:
+            try:
+                for folder in self.attached:
+                    self._attach(folder, _PACKET_TYPES, self._packet_links)
+            except BaseException:
+                _close(self._packet_links)
+                raise
+
+    def _attach(self, folder: Path, kinds: dict[str, int], links: list[int]) -> None:
+        target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name, kind in kinds.items():
+                links.append(libbpf.create_link(self._objects.programs[name], target, kind))
+        finally:
+            os.close(target)
 
     def notice_detached(self) -> bool:
         """Whether somebody took our programs off from outside; `attached` is empty then."""
-        if self.attached and not all(libbpf.link_cgroup(link) for link in self._links):
+        if self.attached and not all(libbpf.link_cgroup(link) for link in [*self._links, *self._packet_links]):
             self.detach()
             return True
         return False
 
     def detach(self) -> None:
         """Takes the programs off; maps stay readable, so that what is left can still be drained."""
-        for link in self._links:
-            os.close(link)
-        self._links.clear()
+        _close(self._packet_links)
+        _close(self._links)
         self.attached.clear()
 
     def close(self) -> None:
@@ -159,6 +180,11 @@ class Kernel:
             )
             costs[name] = int(fields.get("run_cnt", 0)), int(fields.get("run_time_ns", 0))
         return costs
+
+
+def _close(links: list[int]) -> None:
+    while links:
+        os.close(links.pop())
 
 
 def _joined(batches: list[tuple[Array, Array]], key: np.dtype[Any], leaf: np.dtype[Any]) -> tuple[Array, Array]:

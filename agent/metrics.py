@@ -27,7 +27,7 @@ __all__ = ["PREFIX", "SECTIONS"]
 
 SIDES = ("active", "passive")
 ACTIONS = ("up", "down")
-OPTIONS = {INITIAL_WINDOW: "initial_window", CONGESTION: "congestion_control", ACK: "ack_delay"}
+OPTIONS = {INITIAL_WINDOW: "initial_window", CONGESTION: "congestion_control", ACK: "ack_policy"}
 
 # Sums of `struct row` over both sides: name, field, unit per unit of the field, help.
 _BY_GROUP = (
@@ -37,6 +37,7 @@ _BY_GROUP = (
     ("received_segments", "received_segments", 1.0, "Segments with data received."),
     ("retransmitted_segments", "retransmitted_segments", 1.0, "Segments that were retransmissions."),
     ("pure_acks_sent", "pure_acks", 1.0, "Segments without data sent: ACKs, and a SYN and a FIN per connection."),
+    ("acks_thinned", "thinned_acks", 1.0, "Those of them that were dropped on their way out (ack.thinning)."),
     ("retransmission_timeouts", "timeouts", 1.0, "Retransmission timeouts (RTO)."),
     ("first_windows", "first_windows", 1.0, "Closed connections that filled their first window."),
     ("first_window_segments", "first_window_segments", 1.0, "Segments that closed connections sent in first windows."),
@@ -187,6 +188,14 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
         if name.startswith("left_"):
             untouched.add_metric((name.removeprefix("left_"),), float(count))
     yield untouched
+    apart = _counter(
+        "connections_out_of_comparison",
+        "Connections not compared in the dimension: a request was granted, the application chose, or setting failed.",
+        ("dimension",),
+    )
+    for dimension, count in zip(snapshot.dimensions, snapshot.out_of_comparison, strict=True):
+        apart.add_metric((dimension,), float(count))
+    yield apart
 
     yield from extensions(snapshot)
     rows = _counter("rows_lost", "Statistics not kept because the table of rows was full (sampling.rows).")

@@ -83,7 +83,7 @@ class Service:
         self._health.state_restored = len(self.tuner.store) - self.tuner.store.groups
         self._keeper = Keeper(config.state_dir, self._health, self._learnt)
         self.tuner.renew_lease()
-        self._kernel.attach(folders)
+        self._kernel.attach(folders, packets=config.ack.most_thinned > 0)
         self.snapshot: Snapshot = take(self.tuner, self._health)
 
     def run(self) -> None:
@@ -184,7 +184,10 @@ class Service:
             for key in _not_yet(config):
                 logger.warning("%s has no effect in this version", key)
             with self.lock:
+                if config.ack.most_thinned:
+                    self._kernel.watch_packets(True)
                 self.tuner.reconfigure(config)
+                self._kernel.watch_packets(config.ack.most_thinned > 0)
         except TcptunedError as error:
             self._health.reload_successful = False
             logger.error("the configuration is not reloaded, nothing changed:\n%s", error)
@@ -234,8 +237,6 @@ def _not_yet(config: Config) -> list[str]:
     if config.web.config_file is not None:
         raise UsageError("web.config_file: TLS and passwords are not in this version; put a reverse proxy in front")
     keys = {
-        "ack.thinning": config.ack.thinning,
-        "extensions.ack_request": any(config.sends(group).ack is not None for group in config.groups),
         "fleet.prometheus_url": config.fleet.prometheus_url is not None,
     }
     return [key for key, is_set in keys.items() if is_set]

@@ -66,6 +66,7 @@ class Snapshot:
     transfers: tuple[Array, ...]
     compared: Array
     uplifts: Mapping[str, Uplift]
+    out_of_comparison: Array  # connections, by dimension
     chosen: tuple[Array, ...]
     rtt: tuple[tuple[Array, int], ...]
     counters: Mapping[str, int]
@@ -109,6 +110,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         host_congestion=features.host_congestion(),
         rows=tuner.totals.by_side.copy(),
         connections=tuner.totals.connections_by_treatment.copy(),
+        out_of_comparison=tuner.totals.out_of_comparison.copy(),
         transfers=tuple(sums.copy() for sums in tuner.totals.by_arm),
         compared=tuner.totals.compared.copy(),
         uplifts=dict(tuner.effect.uplifts),

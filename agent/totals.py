@@ -13,8 +13,8 @@ __all__ = ["ROW_FIELDS", "Totals"]
 # The plain sums of `struct row`, in its order.
 ROW_FIELDS = (
     "opened", "closed", "sent_bytes", "received_bytes", "sent_segments", "received_segments", "retransmitted_segments",
-    "pure_acks", "timeouts", "first_windows", "first_window_segments", "first_window_losses", "first_window_lossy",
-    "rounds", "rtt_us", "base_rtt_us", "busy_us", "delivered_segments", "delivery_us",
+    "pure_acks", "thinned_acks", "timeouts", "first_windows", "first_window_segments", "first_window_losses",
+    "first_window_lossy", "rounds", "rtt_us", "base_rtt_us", "busy_us", "delivered_segments", "delivery_us",
 )  # fmt: skip
 TREATMENTS = ("observed", "holdout", "treated")
 DEFAULT_GROUP = 0  # its number: the configuration's first
@@ -31,6 +31,8 @@ class Totals:
         """Of the holdout and the treated, (groups, 2, 3): transfers sent, their bytes, their seconds."""
         self.by_arm = [np.zeros((groups, len(dimension.arms), 3)) for dimension in dimensions]
         """For each dimension (groups, arms, 3): transfers, their bytes, their seconds."""
+        self.out_of_comparison = np.zeros(len(dimensions))
+        """By dimension: treated connections with no arm in it."""
 
     def absorb(self, keys: Array, rows: Array, generation: int) -> None:
         """Adds drained rows.
@@ -46,7 +48,11 @@ class Totals:
         some = current & (keys["treatment"] != constants()["TREATMENT_OBSERVED"])
         side = keys["treatment"][some] - constants()["TREATMENT_HOLDOUT"]
         np.add.at(self.compared, (group[some], side), _transfers(rows["sent"][some]))
-        drawn = current & (keys["treatment"] == constants()["TREATMENT_APPLIED"])
+        applied = keys["treatment"] == constants()["TREATMENT_APPLIED"]
+        for number in range(len(self.dimensions)):
+            left = applied & (keys["arms"][:, number] == constants()["ARM_NONE"])
+            self.out_of_comparison[number] += float(rows["opened"][left].sum())
+        drawn = current & applied
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
             mine = drawn & (arm < len(dimension.arms))

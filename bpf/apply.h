@@ -75,28 +75,23 @@ static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const str
 }
 
 static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct control *settings,
-                                    const struct policy *policy)
+                                    const struct policy *policy, struct connection *connection)
 {
     const struct arm *chosen;
-    union stack_int delay;
-    int delay_us;
-    u8 arm;
+    u8 arm, divisor;
 
     arm = draw(policy, DIMENSION_ACK);
     chosen = meaning(DIMENSION_ACK, arm);
     if (!chosen || !chosen->value)
         return chosen ? arm : ARM_NONE;
 
-    delay_us = (skops->srtt_us >> 3) / chosen->value;
-    if (delay_us < settings->ack_delay_min_us)
-        delay_us = settings->ack_delay_min_us;
-    if (delay_us > ACK_DELAY_MAX_US)
-        delay_us = ACK_DELAY_MAX_US;
-    delay.word = pair(delay_us, 0);
-    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_DELACK_MAX, &delay.value, sizeof(delay.value))) {
+    divisor = chosen->value;
+    if (divisor && !set_ack_delay(skops, connection, divisor, ack_delay_us(skops, settings, divisor))) {
         count(COUNTER_FAILED_ACK);
         return ARM_NONE;
     }
+    set_thinning(settings, connection, chosen->value >> ACK_THIN_SEGMENTS_SHIFT,
+                 chosen->value >> ACK_THIN_DIVISOR_SHIFT);
     count(COUNTER_SET_ACK);
     return arm;
 }
@@ -118,7 +113,7 @@ static __always_inline void apply(struct bpf_sock_ops *skops, const struct contr
         key->arms[DIMENSION_INITIAL_WINDOW] = apply_initial_window(skops, settings, policy);
         if (!connection->chose_congestion)
             key->arms[DIMENSION_CONGESTION] = apply_congestion(skops, policy);
-        key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy);
+        key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy, connection);
     }
     if (connection->chose_congestion) {
         count(COUNTER_LEFT_OWN_CONGESTION);

@@ -30,6 +30,21 @@
 
 /* TCP_BPF_DELACK_MAX takes 2 jiffies to TCP_DELACK_MAX (include/net/tcp.h): 200 ms. */
 #define ACK_DELAY_MAX_US 200000
+/* The delay follows the RTT once it is off by more than an eighth. */
+#define ACK_DELAY_DRIFT 8
+/* The value of an ACK arm: divisor of the RTT for the delay, then segments and divisor for thinning, a byte each. */
+#define ACK_THIN_SEGMENTS_SHIFT 8
+#define ACK_THIN_DIVISOR_SHIFT 16
+
+/* ACK thinning. Not in a connection's first segments: slow start lives on ACKs. */
+#define THIN_FIRST_SEGMENTS 32
+/* After a sign of loss so many ACKs pass. */
+#define THIN_LOSS_ACKS 16
+/* At least so many ACKs a round trip (TACK, SIGCOMM 2020: 4 are enough), whatever is configured or asked for. */
+#define THIN_ACKS_PER_RTT 4
+/* The kernel acknowledges every second segment; below twice that nothing is worth dropping. */
+#define THIN_SEGMENTS_MIN 4
+#define THIN_DIVISOR_MIN 2
 
 /* A gap between two signs of life longer than two round trips and this is a pause, not a slow network:
  * 50 ms is above the usual delayed ACK of 40 ms. */
@@ -75,13 +90,28 @@
 #define OPTION_EXPERIMENT_KIND 254
 #define OPTION_SEARCH_LENGTH 6 /* kind, length, magic of four bytes (bpf_load_hdr_opt) */
 #define OPTION_REQUEST_LENGTH 8
+#define OPTION_REQUEST_ACK_LENGTH 10 /* with an ACK rate */
 #define OPTION_REQUEST_ROOM 16 /* later versions may append; what is longer is not ours */
 #define OPTION_VERSION 1
 #define OPTION_SUBTYPE_REQUEST 1
+#define OPTION_SUBTYPE_ACK_DELAY 2
+#define OPTION_ACK_DELAY_LENGTH 8
+/* draft-ietf-tcpm-ack-rate-request: kind 254, its ExID; in a SYN alone, later with a byte of R and a reserved bit. */
+#define OPTION_RATE_EXID 0x00ac
+#define OPTION_RATE_LENGTH 4
+#define OPTION_RATE_REQUEST_LENGTH 5
+#define OPTION_RATE_MAX 127
 #define EXTENSION_USER_TIMEOUT 0
 #define EXTENSION_CONGESTION 1
 #define EXTENSION_WINDOW 2
-#define EXTENSIONS 3
+#define EXTENSION_ACK 3
+#define EXTENSION_ACK_DELAY 4
+#define EXTENSIONS 5
+
+/* What the next segment after the handshake carries. */
+#define DUE_USER_TIMEOUT 1
+#define DUE_ACK_DELAY 2
+#define DUE_ACK_RATE 4
 
 /* What happened to an extension; agent/bpf_source.py reads these names. */
 enum outcome {
@@ -95,6 +125,7 @@ enum outcome {
     OUTCOME_REFUSED_ALGORITHM,
     OUTCOME_REFUSED_RATE,
     OUTCOME_REFUSED_KERNEL,
+    OUTCOME_REFUSED_OFF,
     OUTCOMES,
 };
 #define OUTCOME_ROOM 16
@@ -110,6 +141,10 @@ enum outcome {
 /* dctcp without ECN on the whole path does not work (RFC 8257). */
 #define ALGORITHM_DCTCP 4
 #define ECN_NEGOTIATED 1 /* include/net/tcp.h TCP_ECN_OK */
+
+/* A retransmission timeout is never asked to be shorter than this on a peer's word; the kernel's own least is 200 ms. */
+#define RTO_MIN_LEAST_US 20000
+#define RTO_MIN_MOST_US 200000
 
 /* Grants a second and processor: more is a flood, not a client. */
 #define GRANTS_PER_SECOND 1000
@@ -128,7 +163,22 @@ enum outcome {
 #define ERROR_NO_SUCH_OPTION 42 /* ENOMSG */
 #define ERROR_NO_SAVED_SYN 2    /* ENOENT */
 
+#define TCP_FLAG_FIN_BIT 0x01
 #define TCP_FLAG_SYN_BIT 0x02
+#define TCP_FLAG_PUSH_BIT 0x08
+#define TCP_FLAG_ACK_BIT 0x10
+
+/* Packets as cgroup programs see them: from the IP header on. */
+#define IPV4_PROTOCOL 0x0800
+#define IPV4_FIRST_BYTE 0x45 /* version 4, no IP options */
+#define IPV4_HEADER 20
+#define IPV6_PROTOCOL 0x86dd
+#define IPV6_HEADER 40
+#define IPV6_NEXT_HEADER 6 /* where its number is */
+#define PROTOCOL_TCP 6
+#define TCP_HEADER 20
+#define TCP_HEADER_TIMESTAMPS 32
+#define TCP_TIMESTAMPS_WORD 0x0101080a /* two no-operations, timestamps of 10 bytes */
 
 /* One counter for each thing worth knowing; agent/bpf_source.py reads these names. */
 enum counter {

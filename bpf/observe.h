@@ -85,6 +85,7 @@ static __always_inline void flush(struct bpf_sock_ops *skops, struct connection 
     add(&row->received_segments, received_segments - connection->flushed_received_segments);
     add(&row->retransmitted_segments, retransmitted - connection->flushed_retransmitted);
     add(&row->pure_acks, pure_acks - connection->flushed_pure_acks);
+    add(&row->thinned_acks, connection->thinning.dropped);
     add(&row->timeouts, connection->timeouts);
     add(&row->rounds, connection->rounds);
     add(&row->rtt_us, connection->rtt_us);
@@ -100,6 +101,7 @@ static __always_inline void flush(struct bpf_sock_ops *skops, struct connection 
     connection->flushed_received_segments = received_segments;
     connection->flushed_retransmitted = retransmitted;
     connection->flushed_pure_acks = pure_acks;
+    connection->thinning.dropped = 0;
     connection->timeouts = 0;
     connection->rounds = 0;
     connection->rtt_us = 0;

@@ -35,9 +35,9 @@ static __always_inline void remember_listener(struct bpf_sock_ops *skops)
     if (!settings)
         return;
     /* What the accepted sockets need before they are ours: the SYN's options kept, and a word in the SYN-ACK. */
-    if (settings->honours)
+    if (settings->honours | settings->extends)
         bpf_setsockopt(skops, SOL_TCP, OPTION_SAVE_SYN, &yes.value, sizeof(yes.value));
-    if (settings->extends)
+    if (settings->extends | (settings->honours && settings->thinning_max))
         bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 

@@ -8,6 +8,17 @@ static __always_inline struct sends *sends_of(u8 group)
     return sends.lookup(&index.value);
 }
 
+/* Whether our ExID has to be in the SYN: to ask for something now, or to announce something later. */
+static __always_inline int uses_experiment(const struct sends *sent)
+{
+    return sent->congestion | sent->window | sent->ack_segments | sent->announces;
+}
+
+static __always_inline u32 requests_length(const struct sends *sent)
+{
+    return sent->ack_segments ? OPTION_REQUEST_ACK_LENGTH : OPTION_REQUEST_LENGTH;
+}
+
 static __always_inline int is_spared(struct bpf_sock_ops *skops, const struct policy *policy, const u32 address[4],
                                      u64 now)
 {
@@ -67,7 +78,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     if (!policy || policy->excluded || policy->group >= GROUPS)
         return;
     sent = sends_of(policy->group);
-    if (!sent || !(sent->user_timeout || sent->congestion || sent->window))
+    if (!sent || !(sent->user_timeout || uses_experiment(sent)))
         return;
     if (is_spared(skops, policy, remote, now))
         return;
@@ -97,7 +108,7 @@ static __always_inline struct sends *sends_to_requester(struct bpf_sock_ops *sko
     union stack_int zero = {};
 
     settings = control.lookup(&zero.value);
-    if (!settings || !settings->extends || settings->observe_only || settings->lease_until_ns < bpf_ktime_get_ns())
+    if (!settings || settings->observe_only || settings->lease_until_ns < bpf_ktime_get_ns())
         return NULL;
     read_addresses(skops, remote, local);
     if (is_local(remote, local))
@@ -107,6 +118,18 @@ static __always_inline struct sends *sends_to_requester(struct bpf_sock_ops *sko
     if (!policy || policy->excluded || policy->group >= GROUPS)
         return NULL;
     return sends_of(policy->group);
+}
+
+/* Whether this SYN-ACK says that the ACK rate draft's requests are understood: the SYN said so, and we have a request to
+ * make, or would grant theirs. */
+static __always_inline int answers_rate(struct bpf_sock_ops *skops, const struct control *settings,
+                                        const struct sends *sent)
+{
+    union rate_option option;
+
+    if (!sent->ack_segments && !(settings->honours && settings->thinning_max))
+        return 0;
+    return load_rate(skops, &option, BPF_LOAD_HDR_OPT_TCP_SYN) > 0;
 }
 
 static __always_inline int is_syn(struct bpf_sock_ops *skops)
@@ -128,11 +151,22 @@ static __always_inline struct connection *extended(struct bpf_sock_ops *skops)
 static __always_inline void send_length(struct bpf_sock_ops *skops)
 {
     struct connection *connection;
+    struct control *settings;
     struct sends *sent;
+    union stack_int zero = {};
 
     if (!skops->is_fullsock) {
         sent = sends_to_requester(skops);
-        if (sent && sent->user_timeout)
+        if (!sent)
+            return;
+        settings = control.lookup(&zero.value);
+        if (!settings)
+            return;
+        if (sent->ack_segments)
+            bpf_reserve_hdr_opt(skops, OPTION_REQUEST_ACK_LENGTH, 0);
+        if (answers_rate(skops, settings, sent))
+            bpf_reserve_hdr_opt(skops, OPTION_RATE_LENGTH, 0);
+        if (sent->user_timeout)
             bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
         return;
     }
@@ -146,29 +180,59 @@ static __always_inline void send_length(struct bpf_sock_ops *skops)
         sent = sends_of(connection->group);
         if (!sent)
             return;
-        if (sent->congestion || sent->window)
-            bpf_reserve_hdr_opt(skops, OPTION_REQUEST_LENGTH, 0);
-        /* Where there is not room for both, the timeout goes: it is sent again after the handshake. */
+        if (uses_experiment(sent))
+            bpf_reserve_hdr_opt(skops, requests_length(sent), 0);
+        if (sent->ack_segments)
+            bpf_reserve_hdr_opt(skops, OPTION_RATE_LENGTH, 0);
+        /* Where there is not room for all, the timeout goes first: it is sent again after the handshake. */
         if (sent->user_timeout)
             bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
         return;
     }
-    if (connection->user_timeout_due)
+    if (connection->due & DUE_USER_TIMEOUT)
         bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
+    if (connection->due & DUE_ACK_DELAY)
+        bpf_reserve_hdr_opt(skops, OPTION_ACK_DELAY_LENGTH, 0);
+    if (connection->due & DUE_ACK_RATE)
+        bpf_reserve_hdr_opt(skops, OPTION_RATE_REQUEST_LENGTH, 0);
 }
 
-/* Once a round: the configured timeout changed while the connection lives (RFC 5482, section 3). */
+/* Once a round: the ACK delay followed the RTT, or the configured timeout changed while the connection lives (RFC 5482,
+ * section 3). */
 static __always_inline void send_changed(struct bpf_sock_ops *skops, struct connection *connection)
 {
     struct sends *sent;
 
-    if (!connection->extends || connection->user_timeout_due)
+    if (!connection->extends)
         return;
     sent = sends_of(connection->group);
-    if (!sent || !sent->user_timeout || sent->user_timeout == connection->user_timeout_sent)
-        return;
-    connection->user_timeout_due = 1;
-    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    if (sent && sent->user_timeout && sent->user_timeout != connection->user_timeout_sent)
+        connection->due |= DUE_USER_TIMEOUT;
+    if (connection->due)
+        bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+/* A server asks for nothing but ACKs: the data flows its way. */
+static __always_inline void send_syn_ack(struct bpf_sock_ops *skops, const struct control *settings,
+                                         const struct sends *sent)
+{
+    if (sent->ack_segments)
+        store_requests(skops, settings, 0, 0, sent->ack_segments, sent->ack_divisor);
+    if (answers_rate(skops, settings, sent))
+        store_rate(skops, 0);
+    if (sent->user_timeout)
+        store_user_timeout(skops, sent->user_timeout);
+}
+
+static __always_inline void send_syn(struct bpf_sock_ops *skops, const struct control *settings,
+                                     const struct sends *sent)
+{
+    if (uses_experiment(sent))
+        store_requests(skops, settings, sent->congestion, sent->window, sent->ack_segments, sent->ack_divisor);
+    if (sent->ack_segments)
+        store_rate(skops, 0);
+    if (sent->user_timeout)
+        store_user_timeout(skops, sent->user_timeout);
 }
 
 /* WRITE_HDR_OPT_CB: into the room that was reserved. */
@@ -178,18 +242,19 @@ static __always_inline void send_write(struct bpf_sock_ops *skops)
     struct control *settings;
     struct sends *sent;
     union stack_int zero = {};
+    u8 due;
 
+    settings = control.lookup(&zero.value);
+    if (!settings)
+        return;
     if (!skops->is_fullsock) {
         sent = sends_to_requester(skops);
-        if (sent && sent->user_timeout)
-            store_user_timeout(skops, sent->user_timeout);
+        if (sent)
+            send_syn_ack(skops, settings, sent);
         return;
     }
     connection = extended(skops);
     if (!connection)
-        return;
-    settings = control.lookup(&zero.value);
-    if (!settings)
         return;
     sent = sends_of(connection->group);
     if (!sent)
@@ -198,17 +263,19 @@ static __always_inline void send_write(struct bpf_sock_ops *skops)
         if (connection->options_sent)
             return;
         connection->options_sent = 1;
-        if (sent->congestion || sent->window)
-            store_requests(skops, settings, sent);
-        if (sent->user_timeout)
-            store_user_timeout(skops, sent->user_timeout);
+        send_syn(skops, settings, sent);
         return;
     }
-    if (!connection->user_timeout_due)
-        return;
-    connection->user_timeout_due = 0;
-    connection->user_timeout_sent = sent->user_timeout;
-    store_user_timeout(skops, sent->user_timeout);
+    due = connection->due;
+    connection->due = 0;
+    if (due & DUE_USER_TIMEOUT && sent->user_timeout) {
+        connection->user_timeout_sent = sent->user_timeout;
+        store_user_timeout(skops, sent->user_timeout);
+    }
+    if (due & DUE_ACK_DELAY)
+        store_ack_delay(skops, settings, connection->ack_delay_us);
+    if (due & DUE_ACK_RATE && sent->ack_segments)
+        count_extension(EXTENSION_ACK, store_rate(skops, sent->ack_segments) ? OUTCOME_SENT : OUTCOME_NO_ROOM);
     /* Nothing more to write: spare every later segment the question. */
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }

@@ -18,7 +18,7 @@ struct policy {
 
 /* What an arm of a dimension means. */
 struct arm {
-    u32 value; /* initial window: segments; ACK: divisor of the RTT; 0 is the kernel's default */
+    u32 value; /* initial window: segments; ACK: see ACK_THIN_*_SHIFT; 0 is the kernel's default */
     char congestion[CONGESTION_NAME];
 };
 
@@ -38,7 +38,8 @@ struct control {
     u16 exid;
     u8 extends; /* some group sends options */
     u8 honours; /* some network's requests are granted */
-    u32 reserved_word;
+    u8 thinning_max; /* segments; 0: no ACK is dropped */
+    u8 reserved_bytes[3];
 };
 
 /* What the connections of a group send; 0 sends nothing. */
@@ -47,6 +48,10 @@ struct sends {
     u16 user_timeout; /* as on the wire, in host order */
     u8 congestion;    /* the algorithm's number */
     u8 window;        /* segments */
+    u8 ack_segments;  /* an ACK every so many segments */
+    u8 ack_divisor;   /* or every RTT / ack_divisor */
+    u8 announces;     /* how long our ACKs are delayed at most */
+    u8 reserved;
 };
 
 /* Networks on which our options got lost. */
@@ -93,6 +98,7 @@ struct row {
     u64 received_segments;
     u64 retransmitted_segments;
     u64 pure_acks; /* segments without data: ACKs, and a SYN and a FIN a connection */
+    u64 thinned_acks; /* those of them that were dropped */
     u64 timeouts;
     u64 first_windows; /* closed connections that filled their first window */
     u64 first_window_segments;
@@ -106,6 +112,24 @@ struct row {
     u64 delivery_us;                /* both summed over the rounds */
     struct transfers sent;
     struct transfers received;
+};
+
+/* ACK thinning: what packets touch. Segments are counted as the kernel counts arrived data segments. */
+struct thinning {
+    u8 segments; /* an ACK every so many; 0: all ACKs pass */
+    u8 divisor;  /* and every RTT / divisor */
+    u8 spared;   /* so many ACKs pass because something was lost */
+    u8 pushed;   /* the end of a write arrived, up to: */
+    u32 pushed_end;
+    u32 last_ack;
+    u32 passed_segments; /* when an ACK passed last */
+    u64 passed_ns;
+    u64 round_ns; /* when the present round trip began */
+    u32 round_segments;
+    u32 per_round; /* segments that arrived in the last one */
+    u16 last_window;
+    u16 largest; /* payload of a segment that arrived */
+    u32 dropped; /* since the last flush */
 };
 
 /* What is remembered of a socket while it lives. A listener has one too; the sockets it accepts inherit what its
@@ -153,8 +177,14 @@ struct connection {
     u8 group; /* whose sends apply; known before the connection is */
     u8 extends;
     u8 options_sent;     /* the SYN carried options */
-    u8 user_timeout_due; /* in the next segment */
+    u8 due;              /* DUE_*: in the next segment */
+    u8 ack_rate_capable; /* both ends sent the option of draft-ietf-tcpm-ack-rate-request with their SYN */
+    u8 ack_divisor;      /* the ACK delay is RTT / ack_divisor; 0: not set */
+    u8 announces;        /* DUE_ACK_DELAY where a changed delay is told to the peer */
+    u8 reserved_byte;
+    u32 ack_delay_us; /* as set last */
     u32 reserved_word;
+    struct thinning thinning;
 };
 
 struct rtt_histogram {

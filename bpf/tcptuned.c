@@ -9,6 +9,7 @@
 #include "logarithm.h"
 #include "address.h"
 #include "owner.h"
+#include "delay.h"
 #include "apply.h"
 #include "observe.h"
 #include "wire.h"
@@ -16,6 +17,7 @@
 #include "timeout.h"
 #include "grant.h"
 #include "establish.h"
+#include "thin.h"
 
 static __always_inline struct connection *connection_of(struct bpf_sock_ops *skops)
 {
@@ -41,7 +43,7 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
         send_write(skops);
         break;
     case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
-        grant_user_timeout(skops);
+        grant_later(skops);
         break;
     case BPF_SOCK_OPS_TCP_LISTEN_CB:
         remember_listener(skops);
@@ -56,6 +58,7 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
         connection = connection_of(skops);
         if (connection) {
             observe_round(skops, connection);
+            keep_ack_delay(skops, connection);
             send_changed(skops, connection);
         }
         break;
@@ -85,4 +88,16 @@ int tcptuned_choice(struct bpf_sockopt *call)
     remember_choice(call);
     call->optlen = 0;
     return 1;
+}
+
+/* cgroup/skb, both ways; attached only where ACKs may be thinned, as they run for every packet. */
+int tcptuned_arrival(struct __sk_buff *skb)
+{
+    thin_arrival(skb);
+    return 1;
+}
+
+int tcptuned_thin(struct __sk_buff *skb)
+{
+    return thin(skb);
 }

@@ -52,13 +52,15 @@ def lab() -> Iterator[Lab]:
 
 @contextmanager
 def both_sides(
-    lab: Lab, folder: Path, *, asks: dict[str, Any], grants: dict[str, Any] | None = None, **server: Any
-) -> Iterator[tuple[RunningAgent, RunningAgent]]:
+    lab: Lab, folder: Path, *, asks: dict[str, Any], grants: dict[str, Any] | None = None,
+    client: dict[str, Any] | None = None, **server: Any,
+) -> Iterator[tuple[RunningAgent, RunningAgent]]:  # fmt: skip
     """The agents of client and server; the server's honours the clients unless `grants` says otherwise."""
-    server = {**QUIET, "control": {"holdout": 0}, **server, "extensions": grants or {"honour_from": CLIENTS}}
+    grants = {"honour_from": CLIENTS} if grants is None else grants
+    server = {**QUIET, "control": {"holdout": 0}, **server, "extensions": grants}
     with ExitStack() as stack:
         agents = []
-        for side, sections in (("client", {**QUIET, "extensions": asks}), ("server", server)):
+        for side, sections in (("client", {**QUIET, **(client or {}), "extensions": asks}), ("server", server)):
             (folder / side).mkdir()
             config = configuration(lab, folder / side, side=side, **sections)
             agents.append(stack.enter_context(RunningAgent(lab, config, side=side)))

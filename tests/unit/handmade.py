@@ -49,7 +49,10 @@ class StillKernel:
         [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window"))]
     )
     arm = np.dtype([("value", "u4"), ("congestion", "S16")])
-    sends = np.dtype([("user_timeout_ms", "u4"), ("user_timeout", "u2"), ("congestion", "u1"), ("window", "u1")])
+    sends = np.dtype(
+        [("user_timeout_ms", "u4"), ("user_timeout", "u2"),
+         *((name, "u1") for name in ("congestion", "window", "ack_segments", "ack_divisor", "announces"))]
+    )  # fmt: skip
     attached = (Path("/sys/fs/cgroup"),)
 
     def control(self, **fields: Any) -> None:

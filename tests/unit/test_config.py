@@ -98,9 +98,12 @@ fleet: {prometheus_url: "https://[2001:db8::1]:9090/prefix"}
     assert config.sampling == Sampling(interval=0.25, rows=1024)
     assert (config.control.holdout, config.control.half_life) == (0.0, 86400.0)
     assert config.groups == ("default", "inside")
-    assert config.sends("default") == Sends(user_timeout=32767 * 60.0, congestion="bbr", window=250, ack=None)
+    assert config.sends("default") == Sends(
+        user_timeout=32767 * 60.0, congestion="bbr", window=250, ack=None, ack_announcement=False
+    )
     ack = AckRequestValue(segments=4, rtt_divisor=2)
-    assert config.sends("inside") == Sends(user_timeout=None, congestion="bbr", window=250, ack=ack)
+    inside = Sends(user_timeout=None, congestion="bbr", window=250, ack=ack, ack_announcement=False)
+    assert config.sends("inside") == inside
 
 
 def test_models_are_frozen_and_take_seconds_from_code() -> None:

@@ -177,7 +177,7 @@ def test_decisions_kernel_side_and_health(busy: Snapshot) -> None:
     assert _value(found, "decisions_total", controller="initial_window_trial", action="up") == 31
     assert _value(found, "decisions_total", controller="initial_window_trial", action="down") == 0
     assert _value(found, "controller_failures_total", controller="congestion_thompson") == 37
-    assert _value(found, "option_sets_total", option="ack_delay") == busy.counters["set_ack"]
+    assert _value(found, "option_sets_total", option="ack_policy") == busy.counters["set_ack"]
     assert _value(found, "option_set_failures_total", option="congestion_control") == busy.counters["failed_congestion"]
     assert _value(found, "connections_untouched_total", reason="own_window") == busy.counters["left_own_window"]
     assert _value(found, "rows_lost_total") == busy.counters["lost_rows_full"]
