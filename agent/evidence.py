@@ -221,6 +221,8 @@ def fields_of(rows: Array, direction: str) -> Array:
     fields[:, Field.FIRST_WINDOW_LOSSY] = rows["first_window_lossy"]
     fields[:, Field.RTT] = rows["rtt_us"]
     fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
+    fields[:, Field.RECEIVED_SEGMENTS] = rows["received_segments"]
+    fields[:, Field.ACKS] = rows["pure_acks"].astype(np.float64) - rows["thinned_acks"]
     return fields
 
 

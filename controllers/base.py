@@ -41,6 +41,8 @@ class Field(IntEnum):
     FIRST_WINDOW_LOSSY = 12  # connections with at least one
     RTT = 13  # microseconds, summed over rounds
     BASE_RTT = 14  # the least RTT of the path then, summed over the same rounds
+    RECEIVED_SEGMENTS = 15  # with data
+    ACKS = 16  # segments without data that left
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from statistics import mean, quantiles
 from typing import Any
 
 import pytest
-from running import RunningAgent, attached, configuration, require_root
+from running import RunningAgent, attached, configuration, require_root, until
 from test_extensions import CLIENTS, QUIET, both_sides, capture
 
 from agent.lab.lab import Lab
@@ -54,8 +54,8 @@ def tail(lab: Lab, path: str, count: int) -> float:
 def test_half_of_the_acks_go_and_nothing_gets_slower(lab: Lab, tmp_path: Path, path: str) -> None:
     """The server asks for an ACK every 10 segments or quarter of the RTT.
 
-    With 1 % loss by bbr, as cubic's goodput there is a matter of luck. Most ACKs say then that something is missing, and
-    none of these is dropped.
+    With 1 % loss by bbr, as cubic's goodput there is a matter of luck; most ACKs say then that something is missing,
+    and pass.
     """
     sides = {False: {}, True: ASK_10}
     congestion = "cubic" if path == "long" else "bbr"
@@ -90,7 +90,7 @@ def test_requests_of_both_kinds_are_on_the_wire(lab: Lab, tmp_path: Path) -> Non
         assert client.settled("extension_sent_total", 2, extension="ack_request") == 2
         assert server.settled("extension_granted_total", 2, extension="ack_request") == 2
         assert server.settled("connections_out_of_comparison_total", 1, dimension="ack") == 1
-        assert server.value("acks_thinned_total") > 50
+        until(lambda: server.value("acks_thinned_total") > 50, 5.0, "no ACK was dropped")
     syn, *later = [segment.options for segment in lines if segment.from_client]
     # kind 254, length 10, ExID, version 1, subtype 1, no algorithm, no window, 12 segments, RTT / 6
     assert bytes.fromhex("fe0a e7c9 01 01 00 00 0c 06") in syn
@@ -107,7 +107,7 @@ def test_the_drafts_option_alone_is_enough(lab: Lab, tmp_path: Path) -> None:
     with both_sides(lab, tmp_path, asks=asks, **ON_REQUEST) as (_, server):
         lab.upload("path", size=3_000_000)
         assert server.settled("extension_granted_total", 1, extension="ack_request") == 1
-        assert server.value("acks_thinned_total") > 50
+        until(lambda: server.value("acks_thinned_total") > 50, 5.0, "no ACK was dropped")
 
 
 def test_a_server_asks_in_its_syn_ack(lab: Lab, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_server_asks_in_its_syn_ack(lab: Lab, tmp_path: Path) -> None:
         with capture(lab) as lines:
             lab.fetch("path", size=3_000_000)
         assert client.settled("extension_granted_total", 1, extension="ack_request") == 1
-        assert client.value("acks_thinned_total") > 50
+        until(lambda: client.value("acks_thinned_total") > 50, 5.0, "no ACK was dropped")
     synack, *_ = [segment.options for segment in lines if not segment.from_client]
     assert bytes.fromhex("fe0a e7c9 01 01 00 00 0a 04") in synack
     # The SYN did not say that the draft's requests are understood.

@@ -158,6 +158,15 @@ def test_retransmissions_do_not_count_for_received_data() -> None:
     assert decide(AckThompson, known([100, 100], [0, -1], [0, 0.5])).chosen[0] == 1
 
 
+@pytest.mark.parametrize(("slower", "chosen"), [(0.0, 1), (0.1, 0)])
+def test_fewer_acks_are_worth_a_little(slower: float, chosen: int) -> None:
+    """At equal times the arm that sends fewer ACKs wins; not if transfers take 7 % longer."""
+    sums = known([400, 400], [0, slower], spread=0.1)
+    sums[..., Field.RECEIVED_SEGMENTS] = 30_000
+    sums[..., Field.ACKS] = [15_000, 4_500]
+    assert decide(AckThompson, sums).chosen[0] == chosen
+
+
 # From here on: many copies of a path whose truth is known, ten connections a step.
 
 

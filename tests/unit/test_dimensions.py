@@ -121,6 +121,14 @@ def test_what_is_off_has_only_the_default(config: Config, name: str) -> None:
     assert all(len(found[other].arms) > 1 for other in DIMENSIONS if other != name)
 
 
+@pytest.mark.parametrize(("most", "arms"), [(3, ["default", "delay"]), (10, ["default", "delay", "thin10"])])
+def test_thinning_is_an_arm_where_it_is_on(most: int, arms: list[str]) -> None:
+    """The kernel acknowledges every second segment by itself; below twice that there is nothing to drop."""
+    found = of(Config(ack=Ack(thinning=True, thinning_max=most)))[ACK]
+    assert names(found) == arms
+    assert [arm.value for arm in found.arms[2:]] == [10 << 8 | 4 << 16] * (len(arms) - 2)
+
+
 def test_every_law_is_one_that_is_there() -> None:
     for one in of(Config()).values():
         assert one.law is LAWS[one.name, one.law_name]
