@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import UsageError
+from agent.lab.paper_congestion import measure_congestion
 from agent.lab.paper_overhead import measure_overhead
 from agent.lab.paper_page import page
 from agent.lab.paper_plots import draw
 from agent.lab.paper_result import Found, Progress
 from agent.lab.paper_view import progress_view, show_found
+from agent.lab.paper_window import measure_window
 from agent.preflight import require_system
 
 __all__ = ["EXPERIMENTS", "show_paper"]
@@ -37,6 +39,8 @@ class _Experiment(Protocol):
 
 EXPERIMENTS: dict[str, _Experiment] = {
     "overhead": measure_overhead,
+    "window": measure_window,
+    "congestion": measure_congestion,
 }
 
 

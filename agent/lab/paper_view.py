@@ -72,7 +72,9 @@ def show_found(found: Found) -> None:
     console.print(f"\n{found.title}", style="bold")
     console.print(f"{found.setting} ({found.seconds:.0f} s)\n")
     for table in found.tables:
-        view = RichTable(title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        if table.title:
+            console.print(table.title, style="bold")
+        view = RichTable(box=None, pad_edge=False)
         for index, column in enumerate(table.columns):
             view.add_column(column.name, justify="right" if index else "left", no_wrap=True)
         for row in table.rows:

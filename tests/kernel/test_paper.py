@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from running import require_root
 
+from agent.lab.lab import Lab
+from agent.lab.spec import PathSpec
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -73,3 +76,48 @@ def test_overhead_measures_what_it_says(tmp_path: Path) -> None:
 def test_an_unknown_experiment_is_refused_at_once(tmp_path: Path) -> None:
     _, complaints = bench(tmp_path, "--only", "everything", expected=2)
     assert "there are overhead" in complaints
+
+
+def test_the_rtt_tells_the_algorithms_apart(tmp_path: Path) -> None:
+    found = experiment(tmp_path, "congestion")
+    [table] = found["tables"]
+    assert column(table, "asked for") == ["reno", "cubic", "bbr"]
+    reno, cubic, bbr = column(table, "over the path's own")
+    # bbr keeps the deep queue empty; the others fill it.
+    assert bbr < 1.6
+    assert min(reno, cubic) > 2
+    [figure] = found["figures"]
+    for series in figure["series"]:
+        assert len(series["x"]) > 100
+        assert series["x"] == sorted(series["x"])
+        assert 39 < min(series["y"]) < max(series["y"]) < 400
+
+
+@pytest.mark.long
+def test_pages_are_faster_with_the_window_asked_for(tmp_path: Path) -> None:
+    found = experiment(tmp_path, "window")
+    long, near, short_queue = found["tables"]
+    for table in (long, near, short_queue):
+        assert len(column(table, "asked for")) == 6
+    # Asked for what the kernel does anyway, nothing changes; nothing is lost on the long path.
+    two, four, ten, twenty, forty = values(column(long, "ratio"))
+    assert two > four > 1.05
+    assert ten == pytest.approx(1, abs=0.03)
+    assert forty < twenty < 1
+    assert max(column(long, "lost %")) == 0
+    assert max(column(short_queue, "lost %")) > 1
+
+
+def test_the_client_takes_sizes_and_the_server_samples() -> None:
+    require_root()
+    with Lab([PathSpec.symmetric("p", rate_mbps=20, delay_ms=10)]) as lab:
+        done = lab.fetch("p", 0, 5, 2, sizes=(1000, 20_000, 300), keep=True)
+        assert sorted(each.bytes for each in done) == [300, 1000, 1000, 20_000, 20_000]
+        assert len({each.port for each in done}) == 2
+        [watched] = lab.fetch("p", 1_000_000, state=True, watch_ms=10)
+    assert watched.state is not None
+    times = [at for at, _ in watched.state["samples"]]
+    # 1 MB at 20 Mb/s takes 0.4 s and a bit.
+    assert 25 < len(times) < 60
+    assert times == sorted(times)
+    assert all(sample["rtt"] > 19_000 and sample["snd_cwnd"] >= 10 for _, sample in watched.state["samples"])
