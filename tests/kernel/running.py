@@ -123,6 +123,11 @@ class RunningAgent:
             time.sleep(0.1)
         return found
 
+    def uplift(self, dimension: str) -> tuple[float, float, float]:
+        """Lower bound, uplift and upper bound, for the default group."""
+        shown = json.loads(self.get("/api/v1/status"))["groups"][0]["uplift"][dimension]
+        return shown["lower"], shown["ratio"], shown["upper"]
+
     def rss_kb(self) -> int:
         """Resident memory of the agent, in KiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
