@@ -1,12 +1,13 @@
 """What is known of every path: decayed sums by path, dimension and arm.
 
 One array holds everything, shape (paths, slots, fields). A slot is an arm of a dimension, or one of the two sides of
-the comparison that proves the effect: the holdout, and the treated. The first rows are the groups: their sums over all
-paths decide for networks that are not known yet.
+the comparison that proves the effect: the holdout, and the treated. The first rows are the groups:
+their sums over all paths, for people to read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -18,11 +19,13 @@ from agent.libbpf import Array
 from controllers import Evidence, Field
 from controllers.base import LOG_CENTRE
 
-__all__ = ["MOST_WEIGHT", "EvidenceStore", "fade", "fields_of"]
+__all__ = ["MOST_WEIGHT", "EvidenceStore", "chunks", "fade", "fields_of"]
 
 # Connections that the arms of a path remember at most: where there are many, what was true ten minutes ago must not
 # outvote the last hundred. The two sides of the comparison keep everything.
 MOST_WEIGHT = 500.0
+# Rows that are worked on at once: their temporaries stay in the processor's cache.
+_CHUNK = 2048
 # Below this many connections, transfers and segments nothing is left but rounding.
 _NOTHING = 1e-3
 
@@ -74,6 +77,16 @@ class EvidenceStore:
         """The evidence of one dimension by number: a view, not a copy."""
         first, last = self._offsets[dimension], self._offsets[dimension + 1]
         return Evidence(self.dimensions[dimension].arms, self._sums[: self._length, first:last])
+
+    def part(self, dimension: int, rows: Array) -> Array:
+        """A copy of the sums of some rows in one dimension, (rows, arms, fields).
+
+        Paths are contiguous in memory, so that what is computed for every path runs over contiguous memory.
+        """
+        first, last = self._offsets[dimension], self._offsets[dimension + 1]
+        some = self._sums[rows, first:last]
+        result: Array = np.ascontiguousarray(some.transpose(2, 1, 0)).transpose(2, 1, 0)
+        return result
 
     def age(self, now: float) -> None:
         """Lets all sums fade to what they are worth at `now` (seconds, monotonic)."""
@@ -182,6 +195,12 @@ class EvidenceStore:
                 new = np.zeros((len(old) * 2, *old.shape[1:]), old.dtype)
                 new[: len(old)] = old
                 setattr(self, name, new)
+
+
+def chunks(rows: Array) -> Iterator[Array]:
+    """`rows` in handy pieces."""
+    for first in range(0, len(rows), _CHUNK):
+        yield rows[first : first + _CHUNK]
 
 
 def fade(sums: Array, factor: float, *, most: float = MOST_WEIGHT) -> None:

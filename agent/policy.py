@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from agent.bpf_source import constants
-from agent.dimensions import INITIAL_WINDOW
+from agent.dimensions import INITIAL_WINDOW, Dimension
 from agent.evidence import EvidenceStore
 from agent.kernel import Kernel
 from agent.libbpf import Array
+from agent.networks import Networks
 from agent.rules import Rule
 from controllers import Decision
 
@@ -40,71 +41,101 @@ def cumulative(probabilities: Array, arms: int) -> Array:
     return upto
 
 
-def safe_windows(store: EvidenceStore, decisions: list[Decision]) -> Array:
+def safe_windows(dimensions: tuple[Dimension, ...], decisions: list[Decision]) -> Array:
     """The largest window, in segments, that a peer may be granted on every row; 0 where nothing speaks against any."""
-    for dimension, decision in zip(store.dimensions, decisions, strict=True):
+    for dimension, decision in zip(dimensions, decisions, strict=True):
         if dimension.name == INITIAL_WINDOW and decision.limit is not None:
             windows = np.array([constants()["INITIAL_WINDOW_KERNEL"], *(arm.value for arm in dimension.arms[1:])])
             loses = decision.limit < len(windows)
             return np.where(loses, windows[np.clip(decision.limit - 1, 0, None)], 0)
-    return np.zeros(len(store), np.intp)
+    return np.zeros(len(decisions[0].chosen), np.intp)
 
 
 class Publisher:
-    """Keeps the kernel's policy trie equal to the last decisions."""
+    """Keeps the kernel's policy trie equal to the last decisions: entries for rules, for networks and for paths."""
 
     def __init__(self, kernel: Kernel, rules: tuple[Rule, ...]) -> None:
         self._kernel = kernel
         self._rules = rules
-        self._keys = np.zeros(0, kernel.prefix_key)
-        self._policies = np.zeros(0, kernel.policy)
+        self._forget()
 
-    def publish(self, store: EvidenceStore, decisions: list[Decision]) -> int:
-        """Writes what changed; returns how many entries that were."""
-        arms = constants()["ARMS"]
-        upto = np.concatenate([cumulative(decision.probabilities, arms) for decision in decisions], axis=1)
-        safe = safe_windows(store, decisions)
-        first, identity = len(self._rules), store.identity[store.groups :]
-        keys = np.zeros(first + len(identity), self._kernel.prefix_key)
-        policies = np.zeros(len(keys), self._kernel.policy)
-        for position, rule in enumerate(self._rules):
-            # A path with the rule's own prefix stands for both: the kernel has one entry for a prefix.
+    def publish(
+        self, store: EvidenceStore, decisions: list[Decision], networks: Networks, unknown: list[Decision]
+    ) -> int:
+        """Writes what changed; returns how many entries that were.
+
+        `decisions` are those of the rows of `store`, `unknown` those for unknown paths in `networks`.
+        """
+        identity = store.identity[store.groups :]
+        of_paths = self._policies(store.dimensions, [one.part(slice(store.groups, None)) for one in decisions])
+        of_paths["path_bits"], of_paths["group"] = identity["bits"], identity["group"]
+        above = networks.identity
+        of_networks = self._policies(store.dimensions, unknown)
+        of_networks["path_bits"], of_networks["group"] = above["path_bits"], above["group"]
+
+        rules = self._rules
+        of_rules = np.zeros(len(rules), self._kernel.policy)
+        for position, rule in enumerate(rules):
+            # The kernel has one entry for a prefix: a path with the rule's own stands for both, or else a network.
             path = store.find(rule.address, rule.bits, rule.group)
-            keys["bits"][position] = rule.bits
-            keys["address"][position] = np.frombuffer(rule.address, np.uint32)
-            policies["upto"][position] = upto[rule.group if path is None else path]
-            policies["safe_window"][position] = safe[rule.group if path is None else path]
-            policies["path_bits"][position] = rule.path_bits
-            policies["group"][position] = rule.group
-            policies["excluded"][position] = rule.excluded
-        keys["bits"][first:] = identity["bits"]
-        keys["address"][first:] = np.ascontiguousarray(identity["address"]).view(np.uint32)
-        policies["upto"][first:] = upto[store.groups :]
-        policies["safe_window"][first:] = safe[store.groups :]
-        policies["path_bits"][first:] = identity["bits"]
-        policies["group"][first:] = identity["group"]
+            network = networks.find(rule.address, rule.bits, rule.group)
+            source = of_networks[rule.group if network is None else network]
+            of_rules[position] = source if path is None else of_paths[path - store.groups]
+            of_rules["path_bits"][position] = rule.path_bits
+            of_rules["group"][position] = rule.group
+            of_rules["excluded"][position] = rule.excluded
 
-        changed = np.ones(len(keys), np.bool_)
-        known = len(self._keys)
-        changed[:known] = policies[:known] != self._policies
-        self._kernel.publish(keys[changed], policies[changed])
-        self._keys, self._policies = keys, policies
-        return int(changed.sum())
+        rule_keys = self._keys(
+            np.array([list(rule.address) for rule in rules], np.uint8), np.array([rule.bits for rule in rules])
+        )
+        # The first are no networks; those that are rules too are written with these.
+        own = np.flatnonzero(~above["rule"])[networks.groups :]
+        new = [
+            (rule_keys, of_rules),
+            (self._keys(above["address"][own], above["bits"][own]), of_networks[own]),
+            (self._keys(identity["address"], identity["bits"]), of_paths),
+        ]
+        changed = [_changed(before, policies) for (_, before), (_, policies) in zip(self._published, new, strict=True)]
+        self._kernel.publish(
+            np.concatenate([keys[which] for (keys, _), which in zip(new, changed, strict=True)]),
+            np.concatenate([policies[which] for (_, policies), which in zip(new, changed, strict=True)]),
+        )
+        self._published = new
+        return int(sum(which.sum() for which in changed))
 
-    def withdraw(self, identities: Array) -> None:
-        """Deletes the policies of forgotten paths; everything else is written anew with the next decisions."""
-        keys = np.zeros(len(identities), self._kernel.prefix_key)
-        keys["bits"] = identities["bits"]
-        keys["address"] = np.ascontiguousarray(identities["address"]).view(np.uint32)
-        self._kernel.withdraw(keys)
-        self._keys, self._policies = self._keys[:0], self._policies[:0]
+    def _policies(self, dimensions: tuple[Dimension, ...], decisions: list[Decision]) -> Array:
+        policies = np.zeros(len(decisions[0].chosen), self._kernel.policy)
+        arms = constants()["ARMS"]
+        policies["upto"] = np.concatenate([cumulative(one.probabilities, arms) for one in decisions], axis=1)
+        policies["safe_window"] = safe_windows(dimensions, decisions)
+        return policies
+
+    def _keys(self, address: Array, bits: Array) -> Array:
+        keys = np.zeros(len(bits), self._kernel.prefix_key)
+        keys["bits"] = bits
+        keys["address"] = np.ascontiguousarray(address).view(np.uint32)
+        return keys
 
     def withdraw_all(self) -> None:
         """Deletes every policy: every connection gets the kernel's defaults."""
-        self._kernel.withdraw(self._keys)
-        self._keys, self._policies = self._keys[:0], self._policies[:0]
+        keys = np.concatenate([keys for keys, _ in self._published])
+        # A path may have the prefix of a rule: one entry in the kernel.
+        self._kernel.withdraw(np.unique(keys))
+        self._forget()
+
+    def _forget(self) -> None:
+        nothing = np.zeros(0, self._kernel.prefix_key), np.zeros(0, self._kernel.policy)
+        self._published: list[tuple[Array, Array]] = [nothing] * 3
 
     @property
     def entries(self) -> int:
         """How many policies the kernel holds."""
-        return len(self._keys)
+        return sum(len(keys) for keys, _ in self._published)
+
+
+def _changed(before: Array, policies: Array) -> Array:
+    """Which policies are new or other than before."""
+    changed = np.ones(len(policies), np.bool_)
+    known = min(len(before), len(policies))
+    changed[:known] = policies[:known] != before[:known]
+    return changed

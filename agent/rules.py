@@ -5,12 +5,16 @@ Every address is 16 bytes in network order; IPv4 stands as ::ffff:a.b.c.d, so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from agent.config import DEFAULT_GROUP, Paths
+import numpy as np
 
-__all__ = ["MAPPED_BITS", "Rule", "network_name", "packed", "rules"]
+from agent.config import DEFAULT_GROUP, Paths
+from agent.libbpf import Array
+
+__all__ = ["MAPPED_BITS", "Rule", "governing", "masked", "network_name", "packed", "rules"]
 
 MAPPED_BITS = 96
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -61,3 +65,20 @@ def _lengths(network: IPv4Network | IPv6Network, ipv4: int, ipv6: int) -> tuple[
     if isinstance(network, IPv4Network):
         return MAPPED_BITS + network.prefixlen, MAPPED_BITS + ipv4
     return network.prefixlen, ipv6
+
+
+def masked(addresses: Array, bits: Array) -> Array:
+    """Addresses (any, 16 bytes) without what comes after their first `bits` bits (any,)."""
+    left = np.clip(bits[:, None].astype(np.int64) - 8 * np.arange(16), 0, 8)
+    result: Array = addresses & (0xFF00 >> left).astype(np.uint8)
+    return result
+
+
+def governing(addresses: Array, rules: Sequence[Rule]) -> Array:
+    """The number of the longest rule that covers each address (any, 16 bytes); one covers all."""
+    found = np.zeros(len(addresses), np.intp)
+    for number in sorted(range(len(rules)), key=lambda number: rules[number].bits):
+        rule = rules[number]
+        network = np.frombuffer(rule.address, np.uint8)
+        found[(masked(addresses ^ network, np.full(1, rule.bits)) == 0).all(axis=1)] = number
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -13,17 +13,18 @@ from agent.config import Config
 from agent.dimensions import Dimension, arm_table, dimensions
 from agent.effect import Effect
 from agent.errors import UsageError
-from agent.evidence import EvidenceStore
+from agent.evidence import EvidenceStore, chunks
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt, gather, restore
 from agent.libbpf import Array
 from agent.loader import HONOURED_ENTRIES, map_sizes
+from agent.networks import Networks, most_networks
 from agent.policy import Publisher
 from agent.rules import Rule, network_name, packed, rules
 from agent.totals import Totals
-from controllers import Decision
+from controllers import Decision, Evidence, Field
 
 __all__ = ["Match", "Tuner"]
 
@@ -33,13 +34,18 @@ _FORGET_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Match:
-    """What is known about one address: the row of its path, or of its group if the path is unknown."""
+    """What is known about one address: the row of its path, or of its group if the path is unknown.
+
+    `network` is the number in `Tuner.networks` of the network above it (below the number of groups: none is known).
+    `inherited` names what an unknown path inherits from; None for a known one.
+    """
 
     path: str
     group: str
     excluded: bool
     row: int
-    inherited: bool
+    network: int
+    inherited: str | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Tuner:
         self.dry_run = dry_run
         self.generation = 0
         self.decisions: list[Decision] = []
+        self.network_decisions: list[Decision] = []
         self.changes: dict[tuple[str, str], int] = {}
         self.failures: dict[str, int] = {}
         self.last_rows = 0
@@ -124,6 +131,7 @@ class Tuner:
             self.store = EvidenceStore(
                 self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life
             )
+            self.networks = Networks(self.rules, self.store, most=most_networks(most))
             self.totals = Totals(self.dimensions, len(self.groups))
             self.effect = Effect()
             kernel.clear_rtt()
@@ -179,28 +187,43 @@ class Tuner:
         A controller that raises leaves its dimension at the kernel's defaults, and is counted.
         """
         if (over := self.store.overflow) > 0:
-            self.publisher.withdraw(self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE)))
+            self.publisher.withdraw_all()
+            self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
+            self.networks.forget()
             self.decisions = []
         self.store.age(now)
         before = self.decisions
-        self.decisions = [self._decide(number, now) for number in range(len(self.dimensions))]
-        self.publisher.publish(self.store, self.decisions)
+        decided = [self._decide(number, now) for number in range(len(self.dimensions))]
+        self.network_decisions = [unknown for unknown, _ in decided]
+        self.decisions = [known for _, known in decided]
+        self.publisher.publish(self.store, self.decisions, self.networks, self.network_decisions)
         self.effect.step(self.store)
         if before:
             self._write_changes(before)
 
-    def _decide(self, number: int, now: float) -> Decision:
-        evidence = self.store.of(number)
+    def _decide(self, number: int, now: float) -> tuple[Decision, Decision]:
+        """For one dimension: what unknown paths of every network get, and what every row of the store gets."""
         try:
-            return self._laws[number].step(now, evidence)
+            return self._step(number, now)
         except Exception as error:  # a fault in one law must not stop the others, nor the agent
-            name = self.dimensions[number].name
-            self.failures[name] = self.failures.get(name, 0) + 1
-            shape = (len(evidence), len(evidence.arms))
-            probabilities = np.zeros(shape)
-            probabilities[:, 0] = 1.0
-            nothing = np.zeros(len(evidence), np.intp)
-            return Decision(probabilities, nothing, nothing, (f"the controller failed: {error!r}",))
+            dimension = self.dimensions[number]
+            self.failures[dimension.name] = self.failures.get(dimension.name, 0) + 1
+            reason = f"the controller failed: {error!r}"
+            defaults = [_default(rows, len(dimension.arms), reason) for rows in (len(self.networks), len(self.store))]
+            return defaults[0], defaults[1]
+
+    def _step(self, number: int, now: float) -> tuple[Decision, Decision]:
+        law, arms = self._laws[number], self.dimensions[number].arms
+        self.networks.learn(number, law)
+        nothing = Evidence(arms, np.zeros((len(self.networks), len(arms), len(Field)), np.float32))
+        prior = self.networks.prior_of_unknown(number, law.measure(nothing))
+        unknown = law.step(now, replace(nothing, prior=prior))
+        decided = [unknown.part(slice(self.store.groups))]
+        for rows in chunks(np.arange(self.store.groups, len(self.store))):
+            evidence = Evidence(arms, self.store.part(number, rows))
+            prior = self.networks.prior(number, law.measure(evidence), rows)
+            decided.append(law.step(now, replace(evidence, prior=prior)))
+        return unknown, Decision.joined(decided)
 
     def _write_changes(self, before: list[Decision]) -> None:
         for dimension, old, new in zip(self.dimensions, before, self.decisions, strict=True):
@@ -246,10 +269,21 @@ class Tuner:
         bits = rule.path_bits
         network = (number >> (128 - bits) << (128 - bits)).to_bytes(16)
         row = self.store.find(network, bits, rule.group)
+        parent = self.networks.above(data, rule)
+        inherited = f"group {self.groups[rule.group]}" if parent is None else f"network {self.networks.name(parent)}"
         return Match(
             path=network_name(network, bits),
             group=self.groups[rule.group],
             excluded=rule.excluded,
             row=row if row is not None else rule.group,
-            inherited=row is None,
+            network=parent if parent is not None else rule.group,
+            inherited=inherited if row is None else None,
         )
+
+
+def _default(rows: int, arms: int, reason: str) -> Decision:
+    """Arm 0 for everybody."""
+    probabilities = np.zeros((rows, arms))
+    probabilities[:, 0] = 1.0
+    nothing = np.zeros(rows, np.intp)
+    return Decision(probabilities, nothing, nothing, (reason,))

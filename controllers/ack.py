@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.base import Decision, Evidence, Field, Floats
+from controllers.base import Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import transfer_time
 from controllers.thompson import decide
 
@@ -18,13 +18,18 @@ ACK_COST = 0.1
 class AckThompson:
     """Which ACK policy serves a path best. Its evidence counts received transfers, not sent ones."""
 
+    def measure(self, evidence: Evidence) -> Measure:
+        """Utility is speed, less what ACKs cost; what is lost on the way here is not this host's doing."""
+        estimate = transfer_time(evidence)
+        utility = -estimate.mean - ACK_COST * acks_per_segment(evidence)
+        nothing = np.zeros(utility.shape)
+        return Measure(utility, estimate.variance, nothing, nothing, evidence[Field.TRANSFERS])
+
     def step(self, now: float, evidence: Evidence) -> Decision:
         """Probabilities for every ACK policy of every path."""
         del now  # evidence ages by itself
-        estimate = transfer_time(evidence)
-        nobody = np.zeros(estimate.mean.shape, dtype=np.bool_)
-        utility = -estimate.mean - ACK_COST * acks_per_segment(evidence)
-        return decide(utility, estimate.variance, nobody, evidence)
+        measure = self.measure(evidence)
+        return decide(measure, evidence.prior, np.zeros(measure.utility.shape, np.bool_))
 
 
 def acks_per_segment(evidence: Evidence) -> Floats:

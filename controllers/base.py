@@ -7,6 +7,7 @@ dimension independently of the others, so that arms of a dimension can be compar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -14,9 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ARM_DEFAULT", "LOG_CENTRE", "Arm", "Controller", "Decision", "Evidence", "Field", "Floats"]
+__all__ = [
+    "ARM_DEFAULT", "LOG_CENTRE", "Arm", "Controller", "Decision", "Evidence", "Field", "Floats", "Integers", "Measure",
+    "Prior",
+]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
 
 ARM_DEFAULT = 0
 # Logarithms are kept relative to 2^16 (65 ms, 64 KB): small numbers keep their digits in 32-bit sums.
@@ -57,11 +62,47 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """How the arms did by one law's yardstick; arrays of shape (paths, arms).
+
+    `utility` is log2 (1 is twice as good) with its `variance`, infinite where nothing was measured. `lost` of `sent`
+    segments count for the veto; both are 0 where the law knows none. `trials` are the connections that put an arm to
+    the test.
+    """
+
+    utility: Floats
+    variance: Floats
+    lost: Floats
+    sent: Floats
+    trials: Floats
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the arms of a path are thought to be before the path itself shows it; arrays of shape (paths, arms).
+
+    `gain` is the utility less arm 0's, and `precision` one over its variance: 0 where nothing is known. `excess` is the
+    share of segments lost above arm 0's, worth as much as `segments` of the path's own. `tried` arms served others well
+    enough to be used without a trial.
+    """
+
+    gain: Floats
+    precision: Floats
+    excess: Floats
+    segments: Floats
+    tried: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """What is known of some paths in one dimension; `sums` has shape (paths, arms, len(Field))."""
+    """What is known of some paths in one dimension; `sums` has shape (paths, arms, len(Field)).
+
+    `prior` is what other paths taught; None: nothing.
+    """
 
     arms: tuple[Arm, ...]
     sums: Floats
+    prior: Prior | None = None
 
     def __getitem__(self, field: Field) -> Floats:
         """One field, shape (paths, arms)."""
@@ -82,14 +123,35 @@ class Decision:
     """
 
     probabilities: Floats
-    chosen: NDArray[np.intp]
-    reason: NDArray[np.intp]
+    chosen: Integers
+    reason: Integers
     reasons: tuple[str, ...]
-    limit: NDArray[np.intp] | None = None
+    limit: Integers | None = None
+
+    def part(self, rows: slice) -> Decision:
+        """The decision for some of the paths."""
+        limit = None if self.limit is None else self.limit[rows]
+        return Decision(self.probabilities[rows], self.chosen[rows], self.reason[rows], self.reasons, limit)
+
+    @staticmethod
+    def joined(parts: Sequence[Decision]) -> Decision:
+        """Decisions of one law for different paths as one."""
+        limits = [part.limit for part in parts if part.limit is not None]
+        return Decision(
+            np.concatenate([part.probabilities for part in parts]),
+            np.concatenate([part.chosen for part in parts]),
+            np.concatenate([part.reason for part in parts]),
+            parts[0].reasons,
+            np.concatenate(limits) if limits else None,
+        )
 
 
 class Controller(Protocol):
     """A law for one dimension: the same evidence gives the same decision."""
+
+    def measure(self, evidence: Evidence) -> Measure | None:
+        """How the arms did, for paths to learn from each other; None: this law inherits nothing."""
+        ...
 
     def step(self, now: float, evidence: Evidence) -> Decision:
         """Decides for every path in `evidence`; `now` is in seconds of any clock."""

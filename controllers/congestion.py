@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.base import Decision, Evidence, Field
-from controllers.estimates import retransmission, rtt_inflation, transfer_time
+from controllers.base import Decision, Evidence, Field, Measure
+from controllers.estimates import TimeEstimate, retransmission, rtt_inflation, transfer_time
 from controllers.thompson import decide
-from controllers.veto import loses_more
+from controllers.veto import vetoed
 
 __all__ = ["CongestionThompson"]
 
@@ -22,15 +22,26 @@ MUCH_FASTER = 2.0  # log2
 class CongestionThompson:
     """Which algorithm serves a path best; see the module."""
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
-        """Probabilities for every algorithm of every path."""
-        del now  # evidence ages by itself
-        estimate = transfer_time(evidence)
+    def measure(self, evidence: Evidence) -> Measure:
+        """Utility is speed, less what retransmissions and full queues cost others."""
+        return self._measure(evidence, transfer_time(evidence))
+
+    def _measure(self, evidence: Evidence, estimate: TimeEstimate) -> Measure:
         utility = (
             -estimate.mean
             - RETRANSMISSION_COST * retransmission(evidence)
             - INFLATION_COST * np.log2(rtt_inflation(evidence))
         )
-        much_faster = estimate.mean[:, :1] - estimate.mean - np.sqrt(estimate.variance + estimate.variance[:, :1])
-        vetoed = loses_more(evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS], at_least=10.0)
-        return decide(utility, estimate.variance, vetoed & (much_faster < MUCH_FASTER), evidence)
+        return Measure(
+            utility, estimate.variance, evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS],
+            evidence[Field.TRANSFERS],
+        )  # fmt: skip
+
+    def step(self, now: float, evidence: Evidence) -> Decision:
+        """Probabilities for every algorithm of every path."""
+        del now  # evidence ages by itself
+        estimate = transfer_time(evidence)
+        measure = self._measure(evidence, estimate)
+        doubt = np.sqrt(estimate.variance + estimate.variance[:, :1])
+        much_faster = estimate.mean[:, :1] - estimate.mean - doubt >= MUCH_FASTER
+        return decide(measure, evidence.prior, vetoed(measure, evidence.prior, at_least=10.0) & ~much_faster)

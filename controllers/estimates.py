@@ -8,7 +8,7 @@ import numpy as np
 
 from controllers.base import Evidence, Field, Floats
 
-__all__ = ["TimeEstimate", "first_window_loss", "retransmission", "rtt_inflation", "transfer_time"]
+__all__ = ["PRIOR_VARIANCE", "TimeEstimate", "first_window_loss", "retransmission", "rtt_inflation", "transfer_time"]
 
 # What an arm's spread is thought to be before it is seen: a factor of 2^0.3 (23 %), worth four transfers.
 PRIOR_VARIANCE = 0.3**2

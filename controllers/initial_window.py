@@ -12,16 +12,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Decision, Evidence, Field
+from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Measure
 from controllers.estimates import transfer_time
 from controllers.thompson import believe, likely_best
-from controllers.veto import loses_more
+from controllers.veto import vetoed
 
 __all__ = ["ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
 
 # The design's ladder: about a factor of sqrt(2) a step.
 LADDER = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
 
+NOTHING = 0.01  # of a connection is left: the path is as good as new
 ENOUGH = 4.0  # connections that filled a window before the next is tried
 TOO_SMALL = 10.0  # connections of a window after which it is known whether transfers fill it
 FILLED = 0.05  # the share of them that must fill it for it to be of use
@@ -39,8 +40,9 @@ REASONS = (
     "fastest of the windows tried",
     "no window is clearly faster than the default",
     "transfers are too short to fill a larger window",
+    "no evidence of its own yet: as on networks nearby",
 )
-UNKNOWN, CLIMBING, LOSS, FASTEST, NO_GAIN, SHORT = range(len(REASONS))
+UNKNOWN, CLIMBING, LOSS, FASTEST, NO_GAIN, SHORT, INHERITED = range(len(REASONS))
 
 
 def ladder(least: int, most: int, *, arms: int) -> tuple[int, ...]:
@@ -62,30 +64,42 @@ def ladder(least: int, most: int, *, arms: int) -> tuple[int, ...]:
 class InitialWindowTrial:
     """The law `trial`; see the module."""
 
+    def measure(self, evidence: Evidence) -> Measure:
+        """Utility is speed; what counts against a window is lost in the first round."""
+        estimate = transfer_time(evidence)
+        return Measure(
+            -estimate.mean, estimate.variance, evidence[Field.FIRST_WINDOW_LOSSES],
+            evidence[Field.FIRST_WINDOW_SEGMENTS], evidence[Field.FIRST_WINDOWS],
+        )  # fmt: skip
+
     def step(self, now: float, evidence: Evidence) -> Decision:
         """Probabilities for every window of every path."""
         del now  # evidence ages by itself
+        measure, prior = self.measure(evidence), evidence.prior
         paths, arms = len(evidence), len(evidence.arms)
         rows, index = np.arange(paths), np.arange(arms)
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
         # Where one window loses, larger ones are not tried.
-        loses = loses_more(evidence[Field.FIRST_WINDOW_LOSSES], evidence[Field.FIRST_WINDOW_SEGMENTS], at_least=2.0)
-        vetoed = _and_larger(loses)
-        tried = (filled >= ENOUGH) & ~vetoed
+        banned = _and_larger(vetoed(measure, prior, at_least=2.0))
+        tried = filled >= ENOUGH
+        if prior is not None:
+            tried |= prior.tried
+        tried &= ~banned
         top = np.where(tried.any(axis=1), arms - 1 - tried[:, ::-1].argmax(axis=1), ARM_DEFAULT)
-        safe = (index <= top[:, None]) & ~vetoed
+        safe = (index <= top[:, None]) & ~banned
 
         # The window on trial: the next one up, once anything is known at all.
         short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
         trial = np.minimum(top + 1, arms - 1)
         known = tried.any(axis=1)
         ends_short = short[rows, np.where(known, trial, ARM_DEFAULT)]
-        climbing = known & (top < arms - 1) & ~vetoed[rows, trial] & ~ends_short
+        # Others' evidence says where to begin; to go beyond takes connections of one's own.
+        idle = closed.sum(axis=1) < NOTHING
+        climbing = known & ~idle & (top < arms - 1) & ~banned[rows, trial] & ~ends_short
 
-        estimate = transfer_time(evidence)
-        centre, spread = believe(-estimate.mean, estimate.variance, UNKNOWN_SPREAD)
-        centre -= SMALLER_IS_BETTER * index
+        belief = believe(measure, prior, UNKNOWN_SPREAD)
+        centre, spread = belief.centre - SMALLER_IS_BETTER * index, belief.spread
         chosen = np.where(safe, centre - DOUBT * spread, -np.inf).argmax(axis=1)
         gain = centre[rows, chosen] - centre[:, ARM_DEFAULT]
         chosen[gain < CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT])] = ARM_DEFAULT
@@ -100,10 +114,11 @@ class InitialWindowTrial:
         ended = chosen == top
         reason = np.where(chosen == ARM_DEFAULT, NO_GAIN, FASTEST)
         reason[ended & ends_short] = SHORT
-        reason[ended & (top < arms - 1) & vetoed[rows, trial]] = LOSS
+        reason[ended & (top < arms - 1) & banned[rows, trial]] = LOSS
         reason[climbing] = CLIMBING
-        reason[~(closed > 0).any(axis=1) | (arms == 1)] = UNKNOWN
-        limit = np.where(vetoed.any(axis=1), vetoed.argmax(axis=1), arms)
+        reason[idle & known] = INHERITED
+        reason[(idle & ~known) | (arms == 1)] = UNKNOWN
+        limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
         return Decision(probabilities, chosen, reason, REASONS, limit)
 
 

@@ -29,6 +29,10 @@ UNKNOWN, UP, DOWN = range(len(REASONS))
 class InitialWindowRfc9040:
     """The law `rfc9040`; see the module. Every connection gets the same window: nothing is tried."""
 
+    def measure(self, evidence: Evidence) -> None:
+        """Nothing is inherited: every path begins at the kernel's window."""
+        del evidence
+
     def step(self, now: float, evidence: Evidence) -> Decision:
         """Probabilities for every window of every path."""
         del now  # evidence ages by itself

@@ -7,12 +7,15 @@ arm is tried again.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Floats
+from controllers.base import ARM_DEFAULT, Decision, Floats, Measure, Prior
+from controllers.estimates import PRIOR_VARIANCE
 
-__all__ = ["REASONS", "believe", "decide", "likely_best"]
+__all__ = ["REASONS", "Belief", "believe", "decide", "likely_best"]
 
 REASONS = (
     "no evidence yet: the kernel's default",
@@ -20,8 +23,9 @@ REASONS = (
     "best by time, retransmissions and round-trip time",
     "none is better than the kernel's default",
     "the faster arm retransmits too much",
+    "no evidence of its own yet: as on networks nearby",
 )
-UNKNOWN, COMPARING, BEST, NO_GAIN, VETOED = range(len(REASONS))
+UNKNOWN, COMPARING, BEST, NO_GAIN, VETOED, INHERITED = range(len(REASONS))
 
 ENOUGH = 6.0  # transfers of an arm before its estimate is believed
 LEAST_SHARE = 0.03  # an arm with evidence against it keeps a chance to return,
@@ -36,13 +40,13 @@ DEFAULT_BONUS = 0.02  # log2: the default stays unless something is 1.4 % better
 NOTHING = 0.5
 
 
-def decide(utility: Floats, variance: Floats, vetoed: NDArray[np.bool_], evidence: Evidence) -> Decision:
-    """Turns utilities (log2: 1 is twice as good) and their variances, shape (paths, arms), into a decision."""
-    paths, arms = utility.shape
+def decide(measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_]) -> Decision:
+    """Turns what was measured, and what others taught, into a decision; `vetoed` has shape (paths, arms)."""
+    paths, arms = vetoed.shape
     rows = np.arange(paths)
-    transfers = evidence[Field.TRANSFERS]
-    believed = transfers >= ENOUGH
-    centre, spread = believe(utility, variance, UNKNOWN_SPREAD)
+    belief = believe(measure, prior, UNKNOWN_SPREAD)
+    centre, spread, seen = belief.centre, belief.spread, belief.seen
+    believed = seen >= ENOUGH
 
     leader = np.where(vetoed, -np.inf, centre).argmax(axis=1)
     behind = np.maximum(centre[rows, leader][:, None] - centre, 0.0)
@@ -53,13 +57,15 @@ def decide(utility: Floats, variance: Floats, vetoed: NDArray[np.bool_], evidenc
     # Until every arm has been seen often enough, those that have not get a share.
     beaten = vetoed | (behind > CLEARLY * np.hypot(spread, spread[rows, leader][:, None]))
     won = beaten.sum(axis=1) >= arms - 1
-    believed[rows, leader] |= won & (transfers[rows, leader] >= SEEN_TWICE)
-    lacking = ~believed & ~vetoed & ~(beaten & (transfers >= SEEN_TWICE))
+    believed[rows, leader] |= won & (seen[rows, leader] >= SEEN_TWICE)
+    lacking = ~believed & ~vetoed & ~(beaten & (seen >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
     share = np.where(lacking, COMPARING_SHARE / np.maximum(lacking.sum(axis=1, keepdims=True), 1), 0.0)
     probabilities = np.where(comparing[:, None], (1.0 - COMPARING_SHARE) * probabilities + share, probabilities)
     # No transfer to judge by, no arm to try: arm 0 alone, until some connection transfers enough.
-    nothing = transfers.sum(axis=1) < NOTHING
+    idle = measure.trials.sum(axis=1) < NOTHING
+    taught = np.zeros(paths, np.bool_) if prior is None else (prior.precision > 0).any(axis=1)
+    nothing = idle & ~taught
     probabilities[nothing] = 0.0
     probabilities[nothing, ARM_DEFAULT] = 1.0
 
@@ -67,26 +73,54 @@ def decide(utility: Floats, variance: Floats, vetoed: NDArray[np.bool_], evidenc
     score[:, ARM_DEFAULT] = np.where(believed[:, ARM_DEFAULT], score[:, ARM_DEFAULT] + DEFAULT_BONUS, -np.inf)
     # Nothing believed: argmax of equals is arm 0.
     chosen = score.argmax(axis=1)
+    # Without evidence of its own a path goes by what others taught.
+    lent = idle & taught
+    chosen[lent] = probabilities[lent].argmax(axis=1)
 
     reason = np.full(paths, BEST)
     reason[chosen == ARM_DEFAULT] = NO_GAIN
     reason[(vetoed & (centre > centre[rows, chosen][:, None])).any(axis=1)] = VETOED
     reason[comparing] = COMPARING
+    reason[lent] = INHERITED
     reason[nothing | (arms == 1)] = UNKNOWN
     return Decision(probabilities, chosen, reason, REASONS)
 
 
-def believe(utility: Floats, variance: Floats, doubt: float) -> tuple[Floats, Floats]:
-    """What to think of every arm: mean and standard deviation, shape (paths, arms).
+@dataclass(frozen=True)
+class Belief:
+    """What to think of every arm, shape (paths, arms): utility, its standard deviation, and the connections that the
+    path's own and inherited knowledge of it is worth."""
 
-    Before it is seen an arm is thought to be like the average of the path's other arms, give or take `doubt`; what was
-    measured (`variance` is infinite where nothing was) moves it from there by its weight (a normal prior's posterior).
+    centre: Floats
+    spread: Floats
+    seen: Floats
+
+
+def believe(measure: Measure, prior: Prior | None, doubt: float) -> Belief:
+    """Joins what a path showed with what it inherits (a normal prior's posterior).
+
+    Before it is seen, an arm is thought to be better than arm 0 by what others found, give or take how much they differ
+    from each other; where nobody knows, to be like the path's other arms, give or take `doubt`.
     """
-    weight = 1.0 / variance
+    own = 1.0 / measure.variance
+    certain = 1.0 / (2.0 * doubt**2)
+    taught = np.zeros(own.shape) if prior is None else prior.precision
+    gain = 0.0 if prior is None else prior.gain * taught / (taught + certain)
+    variance = 1.0 / (taught + certain)
+    # The variance is that of a difference: arm 0 has its part in it.
+    variance[:, ARM_DEFAULT] = np.inf
+    part = np.minimum(variance.min(axis=1, keepdims=True) / 2.0, doubt**2)
+    variance -= part
+    variance[:, ARM_DEFAULT] = part[:, 0]
+    weight = 1.0 / (measure.variance + variance)
     total = weight.sum(axis=1, keepdims=True)
-    average = (weight * utility).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
-    prior = 1.0 / doubt**2
-    return (weight * utility + prior * average) / (weight + prior), 1.0 / np.sqrt(weight + prior)
+    level = (weight * (measure.utility - gain)).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
+    weight = 1.0 / variance
+    known = own + weight
+    return Belief(
+        (own * measure.utility + weight * (level + gain)) / known, 1.0 / np.sqrt(known),
+        measure.trials + PRIOR_VARIANCE * taught,
+    )  # fmt: skip
 
 
 def likely_best(centre: Floats, spread: Floats, allowed: NDArray[np.bool_]) -> Floats:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Floats
+from controllers.base import ARM_DEFAULT, Floats, Measure, Prior
 
-__all__ = ["loses_more"]
+__all__ = ["BURST", "LIMIT", "loses_more", "vetoed"]
 
 # One percentage point above the default is what a decent sender may lose.
 LIMIT = 0.01
@@ -15,6 +15,18 @@ LIMIT = 0.01
 BURST = 3.0
 # Standard errors; loss is acted on early, speed late.
 CLEARLY = 1.3
+
+
+def vetoed(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
+    """Which arms lose clearly more than arm 0, by the path's own evidence and what others lost; (paths, arms)."""
+    if prior is None:
+        return loses_more(measure.lost, measure.sent, at_least=at_least)
+    own = np.clip(measure.lost[:, :1] / np.maximum(measure.sent[:, :1], 1.0), 0.0, 1.0)
+    expected = np.clip(own + prior.excess, 0.0, 1.0)
+    expected[:, ARM_DEFAULT] = 0.0
+    segments = prior.segments.copy()
+    segments[:, ARM_DEFAULT] = 0.0
+    return loses_more(measure.lost + segments * expected, measure.sent + segments, at_least=at_least)
 
 
 def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.bool_]:
@@ -35,5 +47,5 @@ def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.boo
     base_variance = np.where(sent[:, ARM_DEFAULT, None] >= 1, variance[:, ARM_DEFAULT, None], 0.0)
     excess = share - base
     clear = excess > CLEARLY * np.sqrt(variance + base_variance)
-    vetoed: NDArray[np.bool_] = (excess > LIMIT) & clear & (lost >= at_least)
-    return vetoed
+    found: NDArray[np.bool_] = (excess > LIMIT) & clear & (lost >= at_least)
+    return found

@@ -1,0 +1,178 @@
+"""What paths learn from each other: the differences between arms within each path, pooled over its siblings.
+
+Paths differ by far more than arms do, so times of unlike paths are never averaged: an arm that happened to be used on
+slow paths would look slow. Within a path the arms were drawn at random, so their difference is fair; these differences
+are pooled (random effects after DerSimonian and Laird, 1986). How much siblings differ from each other says how much a
+path of which nothing is known may differ from them, and so how soon its own evidence outweighs theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.base import ARM_DEFAULT, Floats, Integers, Measure, Prior
+from controllers.veto import BURST, LIMIT
+
+__all__ = ["GROUP", "NETWORK", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled", "statistics"]
+
+
+class _Sum(IntEnum):
+    """The last axis of what is added up over siblings; weights are one over a variance."""
+
+    WEIGHT = 0
+    GAIN = 1  # weighted, as are the next two
+    GAIN_SQUARED = 2
+    NOISE = 3  # the variance of a path's own estimate
+    LOSS_WEIGHT = 4
+    EXCESS = 5
+    EXCESS_SQUARED = 6
+    LOSS_NOISE = 7
+    TRIALS = 8
+    SENT = 9
+
+
+STATISTICS = len(_Sum)
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """How alike siblings are thought to be before they show it.
+
+    `gain` and `excess` are the standard deviations of an arm's advantage (log2) and of its excess loss from path to
+    path. `enough` siblings must have tried an arm before another path uses it untried.
+    """
+
+    gain: float
+    excess: float
+    enough: float
+
+
+NETWORK = Kinship(gain=0.2, excess=0.02, enough=0.3)
+GROUP = Kinship(gain=0.3, excess=0.03, enough=3.0)
+
+# So many siblings weigh as much as the presumption of how alike they are.
+PRESUMED_SIBLINGS = 3.0
+ENOUGH_TRIALS = 4.0  # connections of all siblings together
+# Siblings whose losses differ by more than this say nothing about what is safe.
+ALIKE = 0.05
+# What others lost counts no more than so many connections of the path's own.
+MOST_CONNECTIONS = 4.0
+_TINY = 1e-9
+
+
+def statistics(measure: Measure) -> Floats:
+    """What every path adds to its network and its group, shape (paths, arms, STATISTICS)."""
+    result = np.zeros((*measure.utility.shape, STATISTICS))
+    noise = measure.variance + measure.variance[:, :1]
+    noise[:, ARM_DEFAULT] = np.inf
+    both = np.isfinite(noise)
+    noise[~both] = 0.0
+    gain = np.where(both, measure.utility - measure.utility[:, :1], 0.0)
+    _moments(result, _Sum.WEIGHT, gain, noise, both, NETWORK.gain)
+
+    sent = np.maximum(measure.sent, _TINY)
+    lost = np.clip(measure.lost, 0.0, sent)
+    smooth = (lost + 1.0) / (sent + 4.0)
+    noise = BURST * smooth * (1.0 - smooth) / sent
+    noise = noise + noise[:, :1]
+    both = (measure.sent >= 1.0) & (measure.sent[:, :1] >= 1.0)
+    both[:, ARM_DEFAULT] = False
+    share = lost / sent
+    _moments(result, _Sum.LOSS_WEIGHT, share - share[:, :1], noise, both, NETWORK.excess)
+    result[..., _Sum.TRIALS] = measure.trials
+    result[..., _Sum.SENT] = measure.sent
+    return result
+
+
+def _moments(
+    result: Floats, first: int, value: Floats, noise: Floats, known: NDArray[np.bool_], typical: float
+) -> None:
+    """The four sums of one quantity. No single path weighs more than its kinship allows, however busy it is."""
+    weight = np.where(known, 1.0 / (noise + typical**2), 0.0)
+    result[..., first] = weight
+    result[..., first + 1] = weight * value
+    result[..., first + 2] = weight * value**2
+    result[..., first + 3] = weight * noise
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What sources (networks, or groups) know of every arm; arrays of shape (sources, arms).
+
+    `weight` and `loss_weight` are the sums over their paths, of which each path takes its own part off.
+    """
+
+    gain: Floats
+    precision: Floats
+    weight: Floats
+    excess: Floats
+    loss_precision: Floats
+    loss_weight: Floats
+    tried: NDArray[np.bool_]
+    segments: Floats  # a connection
+
+    def take(self, sources: Integers) -> Pooled:
+        """One row for every element of `sources`."""
+        return Pooled(*(getattr(self, name)[sources] for name in self.__dataclass_fields__))
+
+
+def pooled(sums: Floats, kinship: Kinship) -> Pooled:
+    """What follows from sums of `statistics`, shape (sources, arms, STATISTICS)."""
+    gain, precision, _ = _predict(sums, _Sum.WEIGHT, kinship.gain, NETWORK.gain)
+    excess, loss_precision, apart = _predict(sums, _Sum.LOSS_WEIGHT, kinship.excess, NETWORK.excess)
+    trials = sums[..., _Sum.TRIALS]
+    siblings = sums[..., _Sum.LOSS_WEIGHT] * NETWORK.excess**2
+    tried = (trials >= ENOUGH_TRIALS) & (siblings >= kinship.enough) & (excess <= LIMIT) & (apart <= ALIKE)
+    tried[..., ARM_DEFAULT] = trials[..., ARM_DEFAULT] >= ENOUGH_TRIALS
+    return Pooled(
+        gain, precision, sums[..., _Sum.WEIGHT], excess, loss_precision, sums[..., _Sum.LOSS_WEIGHT], tried,
+        sums[..., _Sum.SENT] / np.maximum(trials, 1.0),
+    )  # fmt: skip
+
+
+def _predict(sums: Floats, first: int, typical: float, weighed: float) -> tuple[Floats, Floats, Floats]:
+    """Mean and precision for a path not seen yet, and the standard deviation between paths."""
+    weight = sums[..., first]
+    safe = np.maximum(weight, _TINY)
+    mean = sums[..., first + 1] / safe
+    scatter = np.maximum(sums[..., first + 2] - mean * sums[..., first + 1], 0.0)
+    # One path alone does not scatter; n of them scatter by n - 1 parts.
+    others = np.maximum(1.0 - 1.0 / np.maximum(weight * weighed**2, 1.0), 0.0)
+    between = np.maximum(scatter - others * sums[..., first + 3], 0.0) + PRESUMED_SIBLINGS * (typical / weighed) ** 2
+    between /= others * weight + PRESUMED_SIBLINGS / weighed**2
+    precision = np.where(weight > 0, 1.0 / (between + 1.0 / safe), 0.0)
+    return mean, precision, np.sqrt(between)
+
+
+def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
+    """What paths inherit: `own` are their statistics, `sources` what each one's network, group, ... know (`take`n).
+
+    What a path itself brought into a source is taken off the source's weight, so that nobody inherits from himself.
+    """
+    shape = own.shape[:2]
+    gain, precision, excess, loss_precision, segments = (np.zeros(shape) for _ in range(5))
+    tried = np.zeros(shape, np.bool_)
+    for source in sources:
+        weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.weight)
+        gain += weight * source.gain
+        precision += weight
+        others = _of_others(own[..., _Sum.LOSS_WEIGHT], source.loss_weight)
+        weight = source.loss_precision * others
+        excess += weight * source.excess
+        loss_precision += weight
+        segments = np.where(segments > 0, segments, np.where(others > 0, source.segments, 0.0))
+        tried |= source.tried & (others > 0)
+    gain /= np.maximum(precision, _TINY)
+    excess /= np.maximum(loss_precision, _TINY)
+    likely = np.clip(excess, LIMIT, 0.5)
+    worth = np.minimum(BURST * likely * (1.0 - likely) * loss_precision, MOST_CONNECTIONS * segments)
+    return Prior(gain, precision, excess, worth, tried)
+
+
+def _of_others(own: Floats, total: Floats) -> Floats:
+    """The share of `total` that others brought."""
+    return np.clip(1.0 - own / np.maximum(total, _TINY), 0.0, 1.0) * (total > 0)
