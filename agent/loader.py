@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agent.config import Config
 
-__all__ = ["Loader", "Map", "Objects", "map_sizes"]
+__all__ = ["Loader", "Map", "Objects", "map_sizes", "most_networks"]
 
 BCC_CURE = (
     "BCC for the system's Python is missing; install the distribution's package: python3-bpfcc on Debian and Ubuntu, "
@@ -54,12 +54,17 @@ class Objects:
             os.close(fd)
 
 
+def most_networks(paths: int) -> int:
+    """How many networks above so many paths are kept; paths of others inherit from their group alone."""
+    return max(64, paths // 4)
+
+
 def map_sizes(config: Config) -> dict[str, int]:
     """The sizes of the kernel's maps, as the C sources name them."""
     entries = config.paths.max + sum(len(rule.match) for rule in config.paths.rules) + 2
     # New paths come in between two control steps before the oldest are dropped.
     return {
-        "POLICY_ENTRIES": entries + config.sampling.rows,
+        "POLICY_ENTRIES": entries + config.sampling.rows + most_networks(config.paths.max),
         "ROW_ENTRIES": config.sampling.rows,
         "HONOURED_ENTRIES": HONOURED_ENTRIES,
     }

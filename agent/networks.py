@@ -17,17 +17,12 @@ from controllers import Controller, Evidence
 from controllers.base import Measure, Prior
 from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, pooled, statistics
 
-__all__ = ["IPV4_BITS", "IPV6_BITS", "Networks", "most_networks"]
+__all__ = ["IPV4_BITS", "IPV6_BITS", "Networks"]
 
 IPV4_BITS = MAPPED_BITS + 16
 IPV6_BITS = 32
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1"), ("path_bits", "u1"), ("rule", "?")])
 _NAME = 18  # bytes of it that tell networks apart
-
-
-def most_networks(paths: int) -> int:
-    """How many networks are kept for so many paths; those beyond inherit from their group."""
-    return max(64, paths // 4)
 
 
 class Networks:
@@ -82,7 +77,7 @@ class Networks:
         found = paths["group"].astype(np.int32)
         # A wide path has no network above it. After a reload a path may still be of a rule that is gone.
         fits = (bits < paths["bits"]) & (self._paths[rule] == paths["bits"])
-        made = []
+        made: list[int] = []
         for position in np.flatnonzero(fits):
             name = wanted[position].tobytes()[:_NAME]
             number = self._index.get(name)
@@ -90,7 +85,7 @@ class Networks:
                 if len(self._index) >= self._most:
                     continue
                 number = self._index[name] = len(self._identity) + len(made)
-                made.append(position)
+                made.append(int(position))
             found[position] = number
         self._identity = np.concatenate([self._identity, wanted[made]])
         return found

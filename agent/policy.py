@@ -57,7 +57,8 @@ class Publisher:
     def __init__(self, kernel: Kernel, rules: tuple[Rule, ...]) -> None:
         self._kernel = kernel
         self._rules = rules
-        self._forget()
+        self._moved = False
+        self._published = self._nothing()
 
     def publish(
         self, store: EvidenceStore, decisions: list[Decision], networks: Networks, unknown: list[Decision]
@@ -95,6 +96,10 @@ class Publisher:
             (self._keys(above["address"][own], above["bits"][own]), of_networks[own]),
             (self._keys(identity["address"], identity["bits"]), of_paths),
         ]
+        if self._moved:
+            old = _all_keys(self._published)
+            self._kernel.withdraw(old[~np.isin(_bytes(old), _bytes(_all_keys(new)))])
+            self._published, self._moved = self._nothing(), False
         changed = [_changed(before, policies) for (_, before), (_, policies) in zip(self._published, new, strict=True)]
         self._kernel.publish(
             np.concatenate([keys[which] for (keys, _), which in zip(new, changed, strict=True)]),
@@ -118,19 +123,31 @@ class Publisher:
 
     def withdraw_all(self) -> None:
         """Deletes every policy: every connection gets the kernel's defaults."""
-        keys = np.concatenate([keys for keys, _ in self._published])
-        # A path may have the prefix of a rule: one entry in the kernel.
-        self._kernel.withdraw(np.unique(keys))
-        self._forget()
+        self._kernel.withdraw(_all_keys(self._published))
+        self._published, self._moved = self._nothing(), False
 
-    def _forget(self) -> None:
-        nothing = np.zeros(0, self._kernel.prefix_key), np.zeros(0, self._kernel.policy)
-        self._published: list[tuple[Array, Array]] = [nothing] * 3
+    def rows_moved(self) -> None:
+        """For when paths were forgotten: all others are written anew with the next decisions."""
+        self._moved = True
+
+    def _nothing(self) -> list[tuple[Array, Array]]:
+        return [(np.zeros(0, self._kernel.prefix_key), np.zeros(0, self._kernel.policy))] * 3
 
     @property
     def entries(self) -> int:
         """How many policies the kernel holds."""
         return sum(len(keys) for keys, _ in self._published)
+
+
+def _all_keys(entries: list[tuple[Array, Array]]) -> Array:
+    """All keys; a path may have the prefix of a rule: then only one is there."""
+    keys = np.concatenate([keys for keys, _ in entries])
+    return keys[np.unique(_bytes(keys), return_index=True)[1]]
+
+
+def _bytes(keys: Array) -> Array:
+    """Keys as what numpy can compare, which structs are not."""
+    return keys.view(f"S{keys.dtype.itemsize}")
 
 
 def _changed(before: Array, policies: Array) -> Array:

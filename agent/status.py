@@ -15,13 +15,17 @@ from agent.libbpf import Array
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 from agent.tuner import Match, Tuner
-from controllers import Arm, Evidence, Field
-from controllers.estimates import first_window_loss, retransmission, transfer_time
+from controllers import Arm, Decision, Evidence, Field
+from controllers.estimates import first_window_loss, retransmission
+from controllers.inheritance import time_differences
 from controllers.uplift import Uplift
 
 __all__ = ["JOURNAL_SHOWN", "explain", "paths", "status"]
 
 JOURNAL_SHOWN = 20
+
+# The last paths of a network or group that are looked at to explain what it knows.
+_MOST_SIBLINGS = 1000
 
 _SIDES = (Arm("holdout"), Arm("treated"))
 
@@ -55,21 +59,34 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
 
     Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error; None
     where one of the two has no transfers. Shares are None where nothing was sent. Counts fade with the evidence's
-    half-life, so they are not whole.
+    half-life, so they are not whole. For an unknown path all of these are its network's, or its group's.
     """
     match = tuner.match(address)
-    sides = tuner.store.sums[match.row : match.row + 1, [tuner.store.holdout_slot, tuner.store.treated_slot]]
+    rows = _rows(tuner, match)
+    sides = tuner.store.sums[rows][:, [tuner.store.holdout_slot, tuner.store.treated_slot]]
     return {
         "address": str(address),
         "path": match.path,
         "group": match.group,
         "known": not match.inherited,
-        "inherited_from": f"group {match.group}" if match.inherited else None,
+        "inherited_from": match.inherited,
         "excluded": match.excluded,
         "applied": _applied(tuner, match, address),
-        "dimensions": [_explained(tuner, number, match.row) for number in range(len(tuner.dimensions))],
+        "dimensions": [_explained(tuner, number, match, rows) for number in range(len(tuner.dimensions))],
         "comparison": _arms(Evidence(_SIDES, sides)),
     }
+
+
+def _rows(tuner: Tuner, match: Match) -> Array:
+    """The rows of the evidence that speak for an address: its path's, or those of its network or group."""
+    if match.inherited is None:
+        return np.array([match.row])
+    above = tuner.networks.parents()
+    if match.network >= tuner.store.groups:
+        rows = np.flatnonzero(above == match.network)
+    else:
+        rows = tuner.store.groups + np.flatnonzero(tuner.store.identity["group"][tuner.store.groups :] == match.row)
+    return rows[-_MOST_SIBLINGS:]
 
 
 def paths(
@@ -178,20 +195,22 @@ def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> 
     return f"arms are drawn for {1 - share:.0%} of the connections; {share:.0%} keep the kernel's defaults"
 
 
-def _explained(tuner: Tuner, number: int, row: int) -> dict[str, Any]:
-    """One dimension of one row."""
+def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str, Any]:
+    """One dimension of an address."""
     dimension = tuner.dimensions[number]
     facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name}
-    # One row only: the estimates of all paths would take long, and the loop waits.
-    arms = _arms(Evidence(dimension.arms, tuner.store.of(number).sums[row : row + 1]))
+    # A few rows only: the estimates of all paths would take long, and the loop waits.
+    arms = _arms(Evidence(dimension.arms, tuner.store.part(number, rows)))
     probabilities: list[float] = [1.0] + [0.0] * (len(arms) - 1)
+    chosen = 0
     if number < len(tuner.decisions):
-        decision, decided = tuner.decisions[number], _decided_row(tuner, number, row)
-        facts["reason"] = decision.reasons[decision.reason[decided]]
-        probabilities = [float(share) for share in decision.probabilities[decided]]
+        decision, row = _decided(tuner, number, match.row, match.network)
+        facts["reason"] = decision.reasons[decision.reason[row]]
+        chosen = int(decision.chosen[row])
+        probabilities = [float(share) for share in decision.probabilities[row]]
     else:
         facts["reason"] = "nothing is decided yet"
-    facts["chosen"] = dimension.arms[_chosen(tuner, number, row)].name
+    facts["chosen"] = dimension.arms[chosen].name
     facts["arms"] = [
         {"name": arm["name"], "probability": round(share, 4), **arm}
         for arm, share in zip(arms, probabilities, strict=True)
@@ -199,36 +218,45 @@ def _explained(tuner: Tuner, number: int, row: int) -> dict[str, Any]:
     return facts
 
 
-def _decided_row(tuner: Tuner, number: int, row: int) -> int:
-    """The row that decides for `row`: its group's, for a path that came since the last decision."""
-    return row if row < len(tuner.decisions[number].chosen) else tuner.group(row)
+def _decided(tuner: Tuner, number: int, row: int, network: int) -> tuple[Decision, int]:
+    """What holds for a row: its network's decision, if it is no path or came since the last decision."""
+    decision = tuner.decisions[number]
+    if tuner.store.groups <= row < len(decision.chosen):
+        return decision, row
+    unknown = tuner.decider.unknown[number]
+    return unknown, network if network < len(unknown.chosen) else tuner.group(row)
 
 
 def _chosen(tuner: Tuner, number: int, row: int) -> int:
     if number >= len(tuner.decisions):
         return 0
-    return int(tuner.decisions[number].chosen[_decided_row(tuner, number, row)])
+    decision, where = _decided(tuner, number, row, int(tuner.networks.parents()[row]))
+    return int(decision.chosen[where])
 
 
 def _arms(evidence: Evidence) -> list[dict[str, Any]]:
-    """The evidence of each arm of a single row; the first arm is what the others are compared with."""
-    estimate = transfer_time(evidence)
-    first_window, again = first_window_loss(evidence), retransmission(evidence)
+    """The evidence of each arm over some paths; the first arm is what the others are compared with.
+
+    Times are compared within the paths, so that a slow path says nothing against the arms that happened to be used on
+    it; everything else is added up.
+    """
+    difference, error = time_differences(evidence)
+    together = Evidence(evidence.arms, evidence.sums.sum(axis=0, keepdims=True))
+    first_window, again = first_window_loss(together), retransmission(together)
     facts = []
     for number, arm in enumerate(evidence.arms):
-        difference = float(estimate.mean[0, number] - estimate.mean[0, 0])
-        error = math.sqrt(float(estimate.variance[0, number] + estimate.variance[0, 0]))
-        comparable = number > 0 and math.isfinite(error)
+        more, doubt = float(difference[number]), float(error[number])
+        comparable = number > 0 and math.isfinite(doubt)
         facts.append(
             {
                 "name": arm.name,
-                "connections": _count(evidence[Field.CLOSED], number),
-                "transfers": _count(evidence[Field.TRANSFERS], number),
-                "time_ratio": round(2**difference, 4) if comparable else None,
-                "time_ratio_low": round(2 ** (difference - error), 4) if comparable else None,
-                "time_ratio_high": round(2 ** (difference + error), 4) if comparable else None,
-                "first_window_loss": _of(evidence[Field.FIRST_WINDOW_SEGMENTS], first_window, number),
-                "retransmission": _of(evidence[Field.SEGMENTS], again, number),
+                "connections": _count(together[Field.CLOSED], number),
+                "transfers": _count(together[Field.TRANSFERS], number),
+                "time_ratio": round(2**more, 4) if comparable else None,
+                "time_ratio_low": round(2 ** (more - doubt), 4) if comparable else None,
+                "time_ratio_high": round(2 ** (more + doubt), 4) if comparable else None,
+                "first_window_loss": _of(together[Field.FIRST_WINDOW_SEGMENTS], first_window, number),
+                "retransmission": _of(together[Field.SEGMENTS], again, number),
             }
         )
     return facts

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
 
 from agent import features
 from agent.config import Config
+from agent.decider import Decider
 from agent.dimensions import Dimension, arm_table, dimensions
 from agent.effect import Effect
 from agent.errors import UsageError
-from agent.evidence import EvidenceStore, chunks
+from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt, gather, restore
 from agent.libbpf import Array
-from agent.loader import HONOURED_ENTRIES, map_sizes
-from agent.networks import Networks, most_networks
+from agent.loader import HONOURED_ENTRIES, map_sizes, most_networks
+from agent.networks import Networks
 from agent.policy import Publisher
 from agent.rules import Rule, network_name, packed, rules
 from agent.totals import Totals
-from controllers import Decision, Evidence, Field
+from controllers import Decision
 
 __all__ = ["Match", "Tuner"]
 
@@ -74,8 +75,6 @@ class Tuner:
         self.journal = journal
         self.dry_run = dry_run
         self.generation = 0
-        self.decisions: list[Decision] = []
-        self.network_decisions: list[Decision] = []
         self.changes: dict[tuple[str, str], int] = {}
         self.failures: dict[str, int] = {}
         self.last_rows = 0
@@ -105,7 +104,7 @@ class Tuner:
         """Everything about a configuration that can be refused."""
         algorithms = features.algorithms()
         found = rules(config.paths, config.groups)
-        if len(found) + config.paths.max > self.policy_capacity:
+        if len(found) + config.paths.max + most_networks(config.paths.max) > self.policy_capacity:
             raise UsageError("paths.rules: more networks than there is room for; restart: systemctl restart tcptuned")
         if len(config.extensions.honour_from) > HONOURED_ENTRIES:
             raise UsageError(f"extensions.honour_from: more than {HONOURED_ENTRIES} networks; join some")
@@ -142,7 +141,7 @@ class Tuner:
                 )  # fmt: skip
         self.store.half_life = config.control.half_life
         self.publisher = Publisher(kernel, self.rules)
-        self._laws = [dimension.law() for dimension in self.dimensions]
+        self.decider = Decider(self.dimensions, self.store, self.networks, self.failures)
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
         kernel.publish_extensions(plan.sends, plan.algorithms, plan.honoured, self._honoured)
         self._honoured = plan.honoured
@@ -156,8 +155,12 @@ class Tuner:
             **control_fields(config, plan.sends),
             host_congestion=self.host_congestion.encode("ascii"),
         )
-        self.decisions = []
         self.decide(time.monotonic())
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """The last decisions, one a dimension, for the rows of the store; none before the first."""
+        return self.decider.decisions
 
     def renew_lease(self) -> None:
         """Lets the kernel apply policies for `control.lease` seconds from now."""
@@ -187,43 +190,17 @@ class Tuner:
         A controller that raises leaves its dimension at the kernel's defaults, and is counted.
         """
         if (over := self.store.overflow) > 0:
-            self.publisher.withdraw_all()
             self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
             self.networks.forget()
-            self.decisions = []
+            self.decider.forget()
+            self.publisher.rows_moved()
         self.store.age(now)
         before = self.decisions
-        decided = [self._decide(number, now) for number in range(len(self.dimensions))]
-        self.network_decisions = [unknown for unknown, _ in decided]
-        self.decisions = [known for _, known in decided]
-        self.publisher.publish(self.store, self.decisions, self.networks, self.network_decisions)
+        self.decider.step(now)
+        self.publisher.publish(self.store, self.decisions, self.networks, self.decider.unknown)
         self.effect.step(self.store)
         if before:
             self._write_changes(before)
-
-    def _decide(self, number: int, now: float) -> tuple[Decision, Decision]:
-        """For one dimension: what unknown paths of every network get, and what every row of the store gets."""
-        try:
-            return self._step(number, now)
-        except Exception as error:  # a fault in one law must not stop the others, nor the agent
-            dimension = self.dimensions[number]
-            self.failures[dimension.name] = self.failures.get(dimension.name, 0) + 1
-            reason = f"the controller failed: {error!r}"
-            defaults = [_default(rows, len(dimension.arms), reason) for rows in (len(self.networks), len(self.store))]
-            return defaults[0], defaults[1]
-
-    def _step(self, number: int, now: float) -> tuple[Decision, Decision]:
-        law, arms = self._laws[number], self.dimensions[number].arms
-        self.networks.learn(number, law)
-        nothing = Evidence(arms, np.zeros((len(self.networks), len(arms), len(Field)), np.float32))
-        prior = self.networks.prior_of_unknown(number, law.measure(nothing))
-        unknown = law.step(now, replace(nothing, prior=prior))
-        decided = [unknown.part(slice(self.store.groups))]
-        for rows in chunks(np.arange(self.store.groups, len(self.store))):
-            evidence = Evidence(arms, self.store.part(number, rows))
-            prior = self.networks.prior(number, law.measure(evidence), rows)
-            decided.append(law.step(now, replace(evidence, prior=prior)))
-        return unknown, Decision.joined(decided)
 
     def _write_changes(self, before: list[Decision]) -> None:
         for dimension, old, new in zip(self.dimensions, before, self.decisions, strict=True):
@@ -279,11 +256,3 @@ class Tuner:
             network=parent if parent is not None else rule.group,
             inherited=inherited if row is None else None,
         )
-
-
-def _default(rows: int, arms: int, reason: str) -> Decision:
-    """Arm 0 for everybody."""
-    probabilities = np.zeros((rows, arms))
-    probabilities[:, 0] = 1.0
-    nothing = np.zeros(rows, np.intp)
-    return Decision(probabilities, nothing, nothing, (reason,))

@@ -14,10 +14,12 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Floats, Integers, Measure, Prior
+from controllers.base import ARM_DEFAULT, Evidence, Floats, Integers, Measure, Prior
+from controllers.estimates import transfer_time
 from controllers.veto import BURST, LIMIT
 
-__all__ = ["GROUP", "NETWORK", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled", "statistics"]
+__all__ = ["GROUP", "NETWORK", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled", "statistics",
+           "time_differences"]  # fmt: skip
 
 
 class _Sum(IntEnum):
@@ -72,7 +74,7 @@ def statistics(measure: Measure) -> Floats:
     both = np.isfinite(noise)
     noise[~both] = 0.0
     gain = np.where(both, measure.utility - measure.utility[:, :1], 0.0)
-    _moments(result, _Sum.WEIGHT, gain, noise, both, NETWORK.gain)
+    result[..., _Sum.WEIGHT : _Sum.LOSS_WEIGHT] = _moments(gain, noise, both, NETWORK.gain)
 
     sent = np.maximum(measure.sent, _TINY)
     lost = np.clip(measure.lost, 0.0, sent)
@@ -82,21 +84,33 @@ def statistics(measure: Measure) -> Floats:
     both = (measure.sent >= 1.0) & (measure.sent[:, :1] >= 1.0)
     both[:, ARM_DEFAULT] = False
     share = lost / sent
-    _moments(result, _Sum.LOSS_WEIGHT, share - share[:, :1], noise, both, NETWORK.excess)
+    result[..., _Sum.LOSS_WEIGHT : _Sum.TRIALS] = _moments(share - share[:, :1], noise, both, NETWORK.excess)
     result[..., _Sum.TRIALS] = measure.trials
     result[..., _Sum.SENT] = measure.sent
     return result
 
 
-def _moments(
-    result: Floats, first: int, value: Floats, noise: Floats, known: NDArray[np.bool_], typical: float
-) -> None:
+def _moments(value: Floats, noise: Floats, known: NDArray[np.bool_], typical: float) -> Floats:
     """The four sums of one quantity. No single path weighs more than its kinship allows, however busy it is."""
     weight = np.where(known, 1.0 / (noise + typical**2), 0.0)
-    result[..., first] = weight
-    result[..., first + 1] = weight * value
-    result[..., first + 2] = weight * value**2
-    result[..., first + 3] = weight * noise
+    return np.stack([weight, weight * value, weight * value**2, weight * noise], axis=-1)
+
+
+def time_differences(evidence: Evidence) -> tuple[Floats, Floats]:
+    """log2 of every arm's time less arm 0's, within the paths and pooled, and the standard error; shape (arms,).
+
+    The error is infinite where no path has both.
+    """
+    estimate = transfer_time(evidence)
+    noise = estimate.variance + estimate.variance[:, :1]
+    noise[:, ARM_DEFAULT] = np.inf
+    both = np.isfinite(noise)
+    noise[~both] = 0.0
+    kinship = NETWORK.gain if len(evidence) > 1 else 0.0
+    weight = np.where(both, 1.0 / np.maximum(noise + kinship**2, _TINY), 0.0)
+    total = weight.sum(axis=0)
+    mean = (weight * (estimate.mean - estimate.mean[:, :1])).sum(axis=0) / np.maximum(total, _TINY)
+    return mean, np.where(total > 0, 1.0 / np.sqrt(np.maximum(total, _TINY)), np.inf)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,9 @@ class InitialWindowTrial:
         centre, spread = belief.centre - SMALLER_IS_BETTER * index, belief.spread
         chosen = np.where(safe, centre - DOUBT * spread, -np.inf).argmax(axis=1)
         gain = centre[rows, chosen] - centre[:, ARM_DEFAULT]
-        chosen[gain < CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT])] = ARM_DEFAULT
+        # What others taught is not doubted twice: it has been weighed by how much they differ.
+        doubt = np.where(idle, 0.0, CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT]))
+        chosen[gain < doubt] = ARM_DEFAULT
 
         least = safe * (FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True), 1))
         probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe) + least

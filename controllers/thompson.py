@@ -117,10 +117,11 @@ def believe(measure: Measure, prior: Prior | None, doubt: float) -> Belief:
     level = (weight * (measure.utility - gain)).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
     weight = 1.0 / variance
     known = own + weight
+    lent = PRIOR_VARIANCE * taught
+    lent[:, ARM_DEFAULT] = lent.max(axis=1)  # who knows a difference knows both sides of it
     return Belief(
-        (own * measure.utility + weight * (level + gain)) / known, 1.0 / np.sqrt(known),
-        measure.trials + PRIOR_VARIANCE * taught,
-    )  # fmt: skip
+        (own * measure.utility + weight * (level + gain)) / known, 1.0 / np.sqrt(known), measure.trials + lent
+    )
 
 
 def likely_best(centre: Floats, spread: Floats, allowed: NDArray[np.bool_]) -> Floats:

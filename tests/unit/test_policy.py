@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numbers
 
 from agent.bpf_source import constants
+from agent.config import Config, PathRule, Paths
 from agent.policy import STEPS, Publisher, cumulative
 from agent.rules import packed
 from agent.tuner import Tuner
@@ -127,8 +128,8 @@ class WritingKernel(StillKernel):
         return max(matches, key=lambda match: match[0])[1]
 
 
-def written() -> tuple[Tuner, WritingKernel]:
-    tuner, kernel = still_tuner(), WritingKernel()
+def written(config: Config = CONFIG) -> tuple[Tuner, WritingKernel]:
+    tuner, kernel = still_tuner(config), WritingKernel()
     tuner.kernel = kernel  # type: ignore[assignment]
     tuner.publisher = Publisher(kernel, tuner.rules)  # type: ignore[arg-type]
     return tuner, kernel
@@ -140,7 +141,9 @@ def test_every_rule_and_every_path_gets_its_policy() -> None:
         absorb(tuner, "203.0.113.0/24", closed=3, first_windows=3)
     absorb(tuner, "198.51.100.0/24", group=1)
     tuner.decide(0)
-    assert tuner.publisher.entries == len(tuner.rules) + 2
+    # 203.0.0.0/16 is a network of its own; what is above 198.51.100.0/24 is a rule.
+    assert tuner.publisher.entries == len(tuner.rules) + 1 + 2
+    assert (112, packed(ip_address("203.0.0.0"))) in kernel.trie
     known, unknown = kernel.policy_of("203.0.113.7"), kernel.policy_of("203.0.114.7")
     assert (known["path_bits"], known["group"], known["excluded"]) == (120, 0, 0)
     assert drawn(known["upto"][:ARMS])[1] == pytest.approx(0.5, abs=0.01)  # the path tries the second window
@@ -154,27 +157,38 @@ def test_a_path_that_is_a_rule_too_is_one_entry_with_the_paths_own_arms() -> Non
     tuner, kernel = written()
     for _ in range(4):
         absorb(tuner, "198.51.100.0/24", group=1, closed=3, first_windows=3)
-    # For another path of the group the second window is bad, so the group itself does not try it.
-    lost = {"first_window_segments": 140, "first_window_losses": 70}
-    absorb(tuner, "198.51.101.0/24", group=1, arm=1, closed=10, first_windows=10, **lost)
     tuner.decide(0)
-    assert tuner.publisher.entries == len(tuner.rules) + 2
-    assert len(kernel.trie) == len(tuner.rules) + 1
-    assert tuner.decisions[0].probabilities[1, 1] == 0
-    assert drawn(kernel.policy_of("198.51.100.9")["upto"][:ARMS])[1] > 0.4
-    # When the group alone changes, its new arms are not written over the path's.
-    absorb(tuner, "198.51.102.0/24", group=1, closed=100, sent_segments=9)
-    absorb(tuner, "198.51.102.0/24", group=1, arm=1, closed=1000, first_windows=1000, first_window_segments=14_000)
-    tuner.decide(0)
-    assert tuner.decisions[0].probabilities[1, 1] > 0
+    assert tuner.publisher.entries == len(tuner.rules) + 1
+    assert len(kernel.trie) == len(tuner.rules)
     assert drawn(kernel.policy_of("198.51.100.9")["upto"][:ARMS])[1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_rule_inside_a_network_and_a_network_inside_a_rule_keep_their_own_paths() -> None:
+    wide = PathRule(match=(ip_network("10.0.0.0/8"),), group="wide", ipv4_prefix=20)
+    narrow = PathRule(match=(ip_network("10.1.2.0/24"),), group="narrow", ipv4_prefix=28)
+    tuner, kernel = written(Config(paths=Paths(rules=(wide, narrow))))
+    absorb(tuner, "10.1.0.0/20", group=1, closed=5, first_windows=5)
+    absorb(tuner, "10.1.2.16/28", group=2, closed=5, first_windows=5)
+    absorb(tuner, "11.1.2.0/24", closed=5, first_windows=5)
+    absorb(tuner, "2001:db8:5::/48", closed=5, first_windows=5)
+    tuner.decide(0)
+    found = {
+        address: (int(kernel.policy_of(address)["group"]), int(kernel.policy_of(address)["path_bits"]))
+        for address in ("10.1.99.1", "10.1.2.200", "10.9.9.9", "11.1.9.9", "11.9.9.9", "2001:db8:6::1", "2001:db9::1")
+    }
+    assert found == {
+        "10.1.99.1": (1, 116), "10.1.2.200": (2, 124), "10.9.9.9": (1, 116), "11.1.9.9": (0, 120),
+        "11.9.9.9": (0, 120), "2001:db8:6::1": (0, 48), "2001:db9::1": (0, 48),
+    }  # fmt: skip
+    names = {tuner.networks.name(number) for number in range(tuner.networks.groups, len(tuner.networks))}
+    assert names == {"10.1.0.0/16", "10.1.2.0/24", "11.1.0.0/16", "2001:db8::/32"}
 
 
 def test_only_what_changed_is_written() -> None:
     tuner, kernel = written()
     absorb(tuner, "203.0.113.0/24")
     tuner.decide(0)
-    assert kernel.written == len(tuner.rules) + 1
+    assert kernel.written == len(tuner.rules) + 1 + 1
     tuner.decide(1)
     assert kernel.written == 0
     absorb(tuner, "203.0.114.0/24")
@@ -182,21 +196,25 @@ def test_only_what_changed_is_written() -> None:
     assert kernel.written == 1
     decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
     decisions[1].probabilities[tuner.store.groups] = [0.5, *([0.5] if len(tuner.dimensions[1].arms) > 1 else [])]
-    tuner.publisher.publish(tuner.store, decisions)
+    tuner.publisher.publish(tuner.store, decisions, tuner.networks, tuner.decider.unknown)
     assert kernel.written == (1 if len(tuner.dimensions[1].arms) > 1 else 0)
 
 
 def test_forgotten_paths_inherit_again_and_the_rest_is_written_anew() -> None:
-    tuner, kernel = written()
-    for number in range(3):
-        absorb(tuner, f"203.0.{number}.0/24", now=float(number))
+    tuner, kernel = written(Config(paths=Paths(max=100)))
+    for number in range(100):
+        absorb(tuner, f"203.{number // 10}.{number}.0/24", now=float(number))
     tuner.decide(0)
-    tuner.publisher.withdraw(tuner.store.forget(1))
-    tuner.decisions = []  # as the tuner does: its rows moved
-    assert (120, packed(ip_address("203.0.0.0"))) not in kernel.trie
-    assert (120, packed(ip_address("203.0.1.0"))) in kernel.trie
-    tuner.decide(1)
-    assert kernel.written == len(tuner.rules) + 2
+    assert len(kernel.trie) == len(tuner.rules) + 10 + 100
+    absorb(tuner, "203.9.200.0/24", now=100.0)
+    tuner.decide(1)  # one too many: a tenth is dropped at once
+    assert (120, packed(ip_address("203.1.10.0"))) not in kernel.trie
+    assert (120, packed(ip_address("203.1.11.0"))) in kernel.trie
+    assert (112, packed(ip_address("203.0.0.0"))) not in kernel.trie  # nothing is known below it any more
+    assert (112, packed(ip_address("203.1.0.0"))) in kernel.trie
+    assert kernel.written == len(kernel.trie) == len(tuner.rules) + 9 + 90
+    tuner.decide(2)
+    assert kernel.written == 0
 
 
 def test_nothing_is_left_when_all_is_withdrawn() -> None:
@@ -211,11 +229,13 @@ def test_nothing_is_left_when_all_is_withdrawn() -> None:
 def test_a_law_that_talks_nonsense_leaves_the_kernel_its_defaults() -> None:
     tuner, kernel = written()
     absorb(tuner, "203.0.113.0/24")
-    nonsense = [
-        Decision(np.full(one.probabilities.shape, np.nan), one.chosen, one.reason, one.reasons)
-        for one in (law.step(0, tuner.store.of(number)) for number, law in enumerate(tuner._laws))
-    ]
-    tuner.publisher.publish(tuner.store, nonsense)
+    tuner.decide(0)
+    kinds = (tuner.decisions, tuner.decider.unknown)
+    nonsense, more = (
+        [Decision(np.full(one.probabilities.shape, np.nan), one.chosen, one.reason, one.reasons) for one in kind]
+        for kind in kinds
+    )
+    tuner.publisher.publish(tuner.store, nonsense, tuner.networks, more)
     for policy in kernel.trie.values():
         for dimension in range(constants()["DIMENSIONS"]):
             assert drawn(policy["upto"][dimension * ARMS : (dimension + 1) * ARMS])[0] == 1

@@ -13,6 +13,7 @@ from handmade import CONFIG, StillAgent, absorb, still_tuner
 from agent.journal import Entry
 from agent.status import JOURNAL_SHOWN, explain, paths, status
 from agent.tuner import Tuner
+from controllers import Field
 
 PATH = "203.0.113.0/24"
 
@@ -76,10 +77,32 @@ def test_treated_are_compared_with_the_holdout(tuner: Tuner) -> None:
     assert treated["time_ratio"] == pytest.approx(2 ** (50 / 3 - 18), abs=1e-3)
 
 
-def test_an_unknown_path_inherits_from_its_group(tuner: Tuner) -> None:
-    facts = explain(tuner, ip_address("203.0.114.1"))
-    assert (facts["path"], facts["known"], facts["inherited_from"]) == ("203.0.114.0/24", False, "group default")
+@pytest.mark.parametrize(
+    ("address", "path", "source"),
+    [
+        ("203.0.114.1", "203.0.114.0/24", "network 203.0.0.0/16"),
+        ("203.1.114.1", "203.1.114.0/24", "group default"),
+        ("2001:db8::1", "2001:db8::/48", "group default"),
+    ],
+)
+def test_an_unknown_path_inherits_from_its_network_or_its_group(
+    tuner: Tuner, address: str, path: str, source: str
+) -> None:
+    facts = explain(tuner, ip_address(address))
+    assert (facts["path"], facts["known"], facts["inherited_from"]) == (path, False, source)
     assert _arms(facts)["iw14"]["time_ratio"] == 0.5
+    assert _arms(facts)["iw14"]["connections"] == 12
+
+
+def test_unlike_paths_are_never_averaged(tuner: Tuner) -> None:
+    """iw14 is faster on either path; but the slow one had more of it, so pooled times would call it slower."""
+    absorb(tuner, "203.0.115.0/24", log_time=20, transfers=4, closed=4)
+    absorb(tuner, "203.0.115.0/24", arm=1, log_time=19, transfers=100, closed=100)
+    tuner.decide(time.monotonic())
+    facts = explain(tuner, ip_address("203.0.114.1"))
+    assert _arms(facts)["iw14"]["time_ratio"] == pytest.approx(0.5)
+    sums = tuner.store.of(0).sums[0]
+    assert sums[1, Field.LOG_TIME] / sums[1, 0] > sums[0, Field.LOG_TIME] / sums[0, 0] + 0.9
 
 
 @pytest.mark.parametrize(
@@ -106,18 +129,18 @@ def test_a_dry_run_says_so() -> None:
     assert explain(still_tuner(dry_run=True), ip_address("203.0.113.7"))["applied"] == "nothing: this is a dry run"
 
 
-def test_a_path_newer_than_the_last_decision_is_decided_by_its_group(tuner: Tuner) -> None:
+def test_a_path_newer_than_the_last_decision_is_decided_by_its_network(tuner: Tuner) -> None:
     absorb(tuner, "203.0.115.0/24", arm=1, closed=1)
     facts = explain(tuner, ip_address("203.0.115.1"))
-    group = explain(tuner, ip_address("203.0.116.1"))
+    network = explain(tuner, ip_address("203.0.116.1"))
     assert facts["known"]
-    assert [one["chosen"] for one in facts["dimensions"]] == [one["chosen"] for one in group["dimensions"]]
+    assert [one["chosen"] for one in facts["dimensions"]] == [one["chosen"] for one in network["dimensions"]]
     listed = paths(tuner, limit=10, offset=2, group=None)["paths"]
     assert [one["path"] for one in listed] == ["203.0.115.0/24"]
 
 
 def test_before_any_decision_everything_is_default(tuner: Tuner) -> None:
-    tuner.decisions = []
+    tuner.decider.forget()
     facts = explain(tuner, ip_address("203.0.113.7"))
     assert {(one["chosen"], one["reason"]) for one in facts["dimensions"]} == {("default", "nothing is decided yet")}
     listed = paths(tuner, limit=9, offset=0, group=None)["paths"]
