@@ -63,6 +63,7 @@ ENOUGH_TRIALS = 4.0  # connections of all siblings together
 ALIKE = 0.05
 # What others lost counts no more than so many connections of the path's own.
 MOST_CONNECTIONS = 4.0
+MOST_GAIN = 16.0  # log2; what looks like more is damage
 _TINY = 1e-9
 
 
@@ -73,7 +74,7 @@ def statistics(measure: Measure) -> Floats:
     noise[:, ARM_DEFAULT] = np.inf
     both = np.isfinite(noise)
     noise[~both] = 0.0
-    gain = np.where(both, measure.utility - measure.utility[:, :1], 0.0)
+    gain = np.where(both, np.clip(measure.utility - measure.utility[:, :1], -MOST_GAIN, MOST_GAIN), 0.0)
     result[..., _Sum.WEIGHT : _Sum.LOSS_WEIGHT] = _moments(gain, noise, both, NETWORK.gain)
 
     sent = np.maximum(measure.sent, _TINY)
