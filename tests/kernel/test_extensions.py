@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -96,14 +97,19 @@ def capture(lab: Lab) -> Iterator[list[Segment]]:
         "port",
         str(lab.server_port),
     ]
-    with lab.run_in("server", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # To a file: nobody reads while it records, and a full pipe would stop it.
+    with (
+        tempfile.TemporaryFile() as recorded,
+        lab.run_in("server", command, stdout=recorded, stderr=subprocess.PIPE) as process,
+    ):
         while b"listening on" not in process.stderr.readline():
             pass
         yield segments
         time.sleep(0.3)
         process.terminate()
-        recorded, _ = process.communicate(timeout=10)
-    segments += parsed(recorded, lab.server_port)
+        process.communicate(timeout=10)
+        recorded.seek(0)
+        segments += parsed(recorded.read(), lab.server_port)
 
 
 def parsed(recorded: bytes, server_port: int) -> Iterator[Segment]:
