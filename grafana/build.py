@@ -9,7 +9,10 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana import fleet, host
+from grafana import fleet
+from grafana.host_decisions import DECISIONS
+from grafana.host_effect import EFFECT
+from grafana.host_health import HEALTH
 from grafana.panels import DATASOURCE, Row, rows
 
 __all__ = ["FOLDER", "dashboards"]
@@ -24,8 +27,8 @@ def dashboards() -> dict[str, str]:
     """The text of each file in `FOLDER`, by name."""
     built = (
         _dashboard(
-            HOST, "tcptuned host", "What tcptuned does on a host: effect, decisions and health.", host.ROWS,
-            all_hosts=False, other=(FLEET, "Fleet", "All hosts"),
+            HOST, "tcptuned host", "What tcptuned does on a host: effect, decisions and health.",
+            (EFFECT, DECISIONS, HEALTH), all_hosts=False, other=(FLEET, "Fleet", "All hosts"),
         ),
         _dashboard(
             FLEET, "tcptuned fleet", "What tcptuned does on all hosts: effect, decisions and health.", fleet.ROWS,

@@ -5,10 +5,12 @@ Every selector goes by the variables of the dashboard. A recording rule has lost
 
 from __future__ import annotations
 
-__all__ = ["BY_HOST", "of", "quotient", "rate", "recorded"]
+__all__ = ["BY_HOST", "EACH", "TOGETHER", "of", "quotient", "rate", "recorded"]
 
 JOB = 'job=~"$job"'
 HOSTS = f'{JOB}, instance=~"$instance"'
+TOGETHER = 'dimension="all"'  # the treated against the holdout
+EACH = 'dimension!="all"'  # each dimension's other arms against its default
 BY_HOST = "sum by (job, instance)"
 
 

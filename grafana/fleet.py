@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grafana.expressions import BY_HOST, of, quotient, rate, recorded
+from grafana.expressions import BY_HOST, EACH, TOGETHER, of, quotient, rate, recorded
 from grafana.panels import Panel, Query, Row, graph, hosts_table, shares, value
 
 __all__ = ["ROWS"]
@@ -27,7 +27,32 @@ def _chosen(title: str, dimension: str, what: str) -> Panel:
     )
 
 
+def _saved(bound: str, legend: str) -> Query:
+    rule = recorded(f"group_dimension:tcptuned_uplift{bound}_ratio:avg", TOGETHER)
+    return Query(f"avg by (group) ({rule})", legend)
+
+
 EFFECT = Row("Effect", (
+    graph(
+        "Time saved",
+        "Share of the transfer time that treatment saves against the holdout, with the bounds of the 95 % interval: "
+        "the mean of the hosts, each weighing as much as it has transfers.",
+        "percentunit",
+        _saved("", "{{group}}"),
+        _saved("_lower", "{{group}}, at least"),
+        _saved("_upper", "{{group}}, at most"),
+        width=12,
+    ),
+    graph(
+        "Time saved by dimension",
+        "Share of the transfer time that each dimension's other arms save against its default among the treated.",
+        "percentunit",
+        Query(
+            f"avg by (group, dimension) ({recorded('group_dimension:tcptuned_uplift_ratio:avg', EACH)})",
+            "{{group}} {{dimension}}",
+        ),
+        width=12,
+    ),
     graph(
         "Round-trip time",
         "Round trips of data segments on all hosts: the half that is faster and the slowest twentieth begins here.",
@@ -121,10 +146,24 @@ HEALTH = Row("Agents' health", (
         bad_from=1,
     ),
     value(
+        "Slower",
+        "Agents with a group whose treated transfers are slower than the holdout's with 95 % confidence.",
+        "short",
+        Query(f"sum (min by (job, instance) ({of('tcptuned_uplift_upper_ratio', TOGETHER)}) < bool 0)", ""),
+        bad_from=1,
+    ),
+    value(
         "Detached",
         "Agents whose programs were detached from outside.",
         "short",
         Query(f"sum ({of('tcptuned_attached_cgroups')} == bool 0)", ""),
+        bad_from=1,
+    ),
+    value(
+        "Not saving",
+        "Agents that did not save what they learnt for half an hour.",
+        "short",
+        Query(f"sum (time() - {of('tcptuned_state_last_save_timestamp_seconds')} > bool 1800)", ""),
         bad_from=1,
     ),
     value("Dry runs", "Agents that apply nothing.", "short", Query(f"sum ({of('tcptuned_dry_run')})", "")),
@@ -167,6 +206,7 @@ HEALTH = Row("Agents' health", (
         "Now. A click on a host opens its dashboard.",
         "short",
         {
+            "Time saved": (f"avg by (job, instance) ({of('tcptuned_uplift_ratio', TOGETHER)})", "percentunit"),
             "Connections a second": (f"{BY_HOST} ({rate('tcptuned_connections_opened_total')})", "cps"),
             "Paths": (f"{BY_HOST} ({of('tcptuned_paths')})", "short"),
             "Last reading": (f"time() - min by (job, instance) ({of('tcptuned_last_sample_timestamp_seconds')})", "s"),

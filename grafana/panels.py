@@ -60,7 +60,7 @@ def shares(title: str, description: str, unit: str, *queries: Query, width: int 
 
 
 def value(
-    title: str, description: str, unit: str, *queries: Query, width: int = 4, bad_from: float | None = None,
+    title: str, description: str, unit: str, *queries: Query, width: int = 3, bad_from: float | None = None,
     good_from: float | None = None,
 ) -> Panel:  # fmt: skip
     """One number, of now. It turns red from `bad_from` on, or below `good_from`."""
