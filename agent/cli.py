@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     command("detach", _detach, "Take every tcptuned program off this host's cgroups, whoever holds it.", json=True)
     demo = command("demo", _demo, "Show in a minute what the agent gains, on three emulated paths.", json=True)
     demo.add_argument("--seconds", type=float, default=60.0, help="how long it may take, roughly (default: 60)")
+    report = command("report", _report, "Write what was gained, tried and decided as one HTML file.", json=True)
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to (default: tcptuned-report.html; with --json: stdout)"
+    )
     bench = commands.add_parser("bench", help="Measure in the laboratory.", description="Measure in the laboratory.")
     _bench_parser(bench)
     return parser
@@ -158,6 +162,13 @@ def _detach(options: argparse.Namespace) -> int:
     from agent.detach import show_detach  # noqa: PLC0415
 
     return show_detach(as_json=options.json)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from agent.report import show_report  # noqa: PLC0415
+
+    show_report(_config(options), options.output, as_json=options.json)
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

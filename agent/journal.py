@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["FILE", "Entry", "Journal"]
 
 logger = logging.getLogger(__name__)
 
+FILE = "journal.jsonl"
 _BYTES = 4 << 20
 _FILES = 3  # besides the current one: 16 MB at most
 _REMEMBERED = 200
@@ -63,7 +64,7 @@ class Journal:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._file = _File(folder / "journal.jsonl", maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
+                self._file = _File(folder / FILE, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
             except OSError as error:
                 logger.warning("decisions are not written to a file: %s", error)
 

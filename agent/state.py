@@ -22,7 +22,7 @@ from agent.learnt import MOST_CELLS, Learnt, Section
 from agent.libbpf import Array
 from agent.snapshot import Health
 
-__all__ = ["Keeper", "Saved", "load", "remaining", "save"]
+__all__ = ["Keeper", "Saved", "load", "read", "remaining", "save"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _LEAST_FACTOR = 0.125
 # No honest sum comes near: a year of RTTs in microseconds, over a million connections, is 3e19.
 _LARGEST = 1e20
 _COUNTS = ("TRANSFERS", "CLOSED", "SEGMENTS", "RETRANSMITTED", "FIRST_WINDOWS", "FIRST_WINDOW_SEGMENTS",
-           "FIRST_WINDOW_LOSSES", "FIRST_WINDOW_LOSSY", "RTT", "BASE_RTT")  # fmt: skip
+           "FIRST_WINDOW_LOSSES", "FIRST_WINDOW_LOSSY", "RTT", "BASE_RTT", "RECEIVED_SEGMENTS")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,16 @@ def save(folder: Path, learnt: Learnt, *, now: float) -> int:
     return archive.write(folder / FILE, facts, arrays)
 
 
+def read(folder: Path) -> Saved:
+    """What the state file in `folder` holds. Raises OSError, or DamagedError if it cannot be used."""
+    return _sound(*archive.read(folder / FILE, _MOST_BYTES))
+
+
 def load(folder: Path) -> Saved | None:
-    """What the state file in `folder` holds; None if there is none, or, with a warning, none that can be used."""
+    """The same for the agent: None if there is none, or, with a warning, none that can be used, which is set aside."""
     path = folder / FILE
     try:
-        return _sound(*archive.read(path, _MOST_BYTES))
+        return read(folder)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -20,7 +20,7 @@ from controllers.estimates import first_window_loss, retransmission
 from controllers.inheritance import time_differences
 from controllers.uplift import Uplift
 
-__all__ = ["JOURNAL_SHOWN", "explain", "paths", "status"]
+__all__ = ["JOURNAL_SHOWN", "arm_facts", "explain", "paths", "status"]
 
 JOURNAL_SHOWN = 20
 
@@ -73,7 +73,7 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
         "excluded": match.excluded,
         "applied": _applied(tuner, match, address),
         "dimensions": [_explained(tuner, number, match, rows) for number in range(len(tuner.dimensions))],
-        "comparison": _arms(Evidence(_SIDES, sides)),
+        "comparison": arm_facts(Evidence(_SIDES, sides)),
     }
 
 
@@ -200,7 +200,7 @@ def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str
     dimension = tuner.dimensions[number]
     facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name}
     # A few rows only: the estimates of all paths would take long, and the loop waits.
-    arms = _arms(Evidence(dimension.arms, tuner.store.part(number, rows)))
+    arms = arm_facts(Evidence(dimension.arms, tuner.store.part(number, rows)))
     probabilities: list[float] = [1.0] + [0.0] * (len(arms) - 1)
     chosen = 0
     if number < len(tuner.decisions):
@@ -234,7 +234,7 @@ def _chosen(tuner: Tuner, number: int, row: int) -> int:
     return int(decision.chosen[where])
 
 
-def _arms(evidence: Evidence) -> list[dict[str, Any]]:
+def arm_facts(evidence: Evidence) -> list[dict[str, Any]]:
     """The evidence of each arm over some paths; the first arm is what the others are compared with.
 
     Times are compared within the paths, so that a slow path says nothing against the arms that happened to be used on
@@ -252,14 +252,19 @@ def _arms(evidence: Evidence) -> list[dict[str, Any]]:
                 "name": arm.name,
                 "connections": _count(together[Field.CLOSED], number),
                 "transfers": _count(together[Field.TRANSFERS], number),
-                "time_ratio": round(2**more, 4) if comparable else None,
-                "time_ratio_low": round(2 ** (more - doubt), 4) if comparable else None,
-                "time_ratio_high": round(2 ** (more + doubt), 4) if comparable else None,
+                "time_ratio": _factor(more) if comparable else None,
+                "time_ratio_low": _factor(more - doubt) if comparable else None,
+                "time_ratio_high": _factor(more + doubt) if comparable else None,
                 "first_window_loss": _of(together[Field.FIRST_WINDOW_SEGMENTS], first_window, number),
                 "retransmission": _of(together[Field.SEGMENTS], again, number),
             }
         )
     return facts
+
+
+def _factor(log_ratio: float) -> float:
+    """2 to the power of `log_ratio`, within what JSON and people can hold."""
+    return round(math.exp2(min(max(log_ratio, -50.0), 50.0)), 4)
 
 
 def _count(field: Array, number: int) -> float:
