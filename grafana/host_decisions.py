@@ -67,12 +67,27 @@ DECISIONS = Row("Decisions", (
     ),
     graph(
         "ACKs sent",
-        "Segments without data sent for each segment with data received: what the ACK policy changes.",
+        "Segments without data for each segment with data received, the thinned ones included.",
         "none",
         Query(
             quotient(rate("tcptuned_pure_acks_sent_total"), rate("tcptuned_received_segments_total"), "group"),
             "{{group}}",
         ),
+    ),
+    graph(
+        "ACKs thinned",
+        "Share of the segments without data that were dropped on their way out, because a later one says the same.",
+        "percentunit",
+        Query(
+            quotient(rate("tcptuned_acks_thinned_total"), rate("tcptuned_pure_acks_sent_total"), "group"), "{{group}}"
+        ),
+    ),
+    graph(
+        "Not compared",
+        "Connections a second that tell nothing about the arms of a dimension: a peer's request was granted, the "
+        "application chose for itself, or setting failed.",
+        "cps",
+        Query(f"sum by (dimension) ({rate('tcptuned_connections_out_of_comparison_total')})", "{{dimension}}"),
     ),
     graph(
         "Left alone",
