@@ -29,7 +29,8 @@ class AckThompson:
         """Probabilities for every ACK policy of every path."""
         del now  # evidence ages by itself
         measure = self.measure(evidence)
-        return decide(measure, evidence.prior, np.zeros(measure.utility.shape, np.bool_))
+        nobody = np.zeros(measure.utility.shape, np.bool_)
+        return decide(measure, evidence.prior, nobody, nobody.copy())
 
 
 def acks_per_segment(evidence: Evidence) -> Floats:

@@ -82,15 +82,15 @@ class Prior:
     """What the arms of a path are thought to be before the path itself shows it; arrays of shape (paths, arms).
 
     `gain` is the utility less arm 0's, and `precision` one over its variance: 0 where nothing is known. `excess` is the
-    share of segments lost above arm 0's, worth as much as `segments` of the path's own. `tried` arms served others well
-    enough to be used without a trial.
+    share of segments lost above arm 0's, worth as much as `segments` of the path's own. `trust` is the chance that an
+    arm loses nothing here as it lost nothing on others; 0 where none of them tried it.
     """
 
     gain: Floats
     precision: Floats
     excess: Floats
     segments: Floats
-    tried: NDArray[np.bool_]
+    trust: Floats
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from controllers.base import Decision, Evidence, Field, Measure
 from controllers.estimates import TimeEstimate, retransmission, rtt_inflation, transfer_time
 from controllers.thompson import decide
-from controllers.veto import vetoed
+from controllers.veto import loses_more, suspected
 
 __all__ = ["CongestionThompson"]
 
@@ -44,4 +44,6 @@ class CongestionThompson:
         measure = self._measure(evidence, estimate)
         doubt = np.sqrt(estimate.variance + estimate.variance[:, :1])
         much_faster = estimate.mean[:, :1] - estimate.mean - doubt >= MUCH_FASTER
-        return decide(measure, evidence.prior, vetoed(measure, evidence.prior, at_least=10.0) & ~much_faster)
+        vetoed = loses_more(measure.lost, measure.sent, at_least=10.0) & ~much_faster
+        suspect = suspected(measure, evidence.prior, at_least=10.0) & ~much_faster
+        return decide(measure, evidence.prior, vetoed, suspect)

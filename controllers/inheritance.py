@@ -127,7 +127,7 @@ class Pooled:
     excess: Floats
     loss_precision: Floats
     loss_weight: Floats
-    tried: NDArray[np.bool_]
+    trust: Floats
     segments: Floats  # a connection
 
     def take(self, sources: Integers) -> Pooled:
@@ -142,9 +142,10 @@ def pooled(sums: Floats, kinship: Kinship) -> Pooled:
     trials = sums[..., _Sum.TRIALS]
     siblings = sums[..., _Sum.LOSS_WEIGHT] * NETWORK.excess**2
     tried = (trials >= ENOUGH_TRIALS) & (siblings >= kinship.enough) & (excess <= LIMIT) & (apart <= ALIKE)
-    tried[..., ARM_DEFAULT] = trials[..., ARM_DEFAULT] >= ENOUGH_TRIALS
+    # The rule of succession: one good sibling makes a good path likelier than not, no number makes it certain.
+    trust = np.where(tried, siblings / (siblings + 0.5), 0.0)
     return Pooled(
-        gain, precision, sums[..., _Sum.WEIGHT], excess, loss_precision, sums[..., _Sum.LOSS_WEIGHT], tried,
+        gain, precision, sums[..., _Sum.WEIGHT], excess, loss_precision, sums[..., _Sum.LOSS_WEIGHT], trust,
         sums[..., _Sum.SENT] / np.maximum(trials, 1.0),
     )  # fmt: skip
 
@@ -169,8 +170,7 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
     What a path itself brought into a source is taken off the source's weight, so that nobody inherits from himself.
     """
     shape = own.shape[:2]
-    gain, precision, excess, loss_precision, segments = (np.zeros(shape) for _ in range(5))
-    tried = np.zeros(shape, np.bool_)
+    gain, precision, excess, loss_precision, segments, trust = (np.zeros(shape) for _ in range(6))
     for source in sources:
         weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.weight)
         gain += weight * source.gain
@@ -180,12 +180,12 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
         excess += weight * source.excess
         loss_precision += weight
         segments = np.where(segments > 0, segments, np.where(others > 0, source.segments, 0.0))
-        tried |= source.tried & (others > 0)
+        trust = np.maximum(trust, source.trust * (others > 0))
     gain /= np.maximum(precision, _TINY)
     excess /= np.maximum(loss_precision, _TINY)
     likely = np.clip(excess, LIMIT, 0.5)
     worth = np.minimum(BURST * likely * (1.0 - likely) * loss_precision, MOST_CONNECTIONS * segments)
-    return Prior(gain, precision, excess, worth, tried)
+    return Prior(gain, precision, excess, worth, trust)
 
 
 def _of_others(own: Floats, total: Floats) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Measure
 from controllers.estimates import transfer_time
 from controllers.thompson import believe, likely_best
-from controllers.veto import vetoed
+from controllers.veto import loses_more, suspected
 
 __all__ = ["ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
 
@@ -27,6 +27,7 @@ ENOUGH = 4.0  # connections that filled a window before the next is tried
 TOO_SMALL = 10.0  # connections of a window after which it is known whether transfers fill it
 FILLED = 0.05  # the share of them that must fill it for it to be of use
 TRIAL_SHARE = 0.5  # of the connections while climbing
+SUSPECT_SHARE = 0.15  # while a window is on trial that lost on other paths of the network
 FRESH_SHARE = 0.1  # of the connections at least, for all safe windows together
 SMALLER_IS_BETTER = 0.02  # of log2 time a step: less than 1.4 % faster is not worth a larger burst
 UNKNOWN_SPREAD = 0.3  # log2: a window not seen lately may be 20 % faster or slower than the others
@@ -81,18 +82,18 @@ class InitialWindowTrial:
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
         # Where one window loses, larger ones are not tried.
-        banned = _and_larger(vetoed(measure, prior, at_least=2.0))
-        tried = filled >= ENOUGH
-        if prior is not None:
-            tried |= prior.tried
-        tried &= ~banned
-        top = np.where(tried.any(axis=1), arms - 1 - tried[:, ::-1].argmax(axis=1), ARM_DEFAULT)
-        safe = (index <= top[:, None]) & ~banned
+        banned = _and_larger(loses_more(measure.lost, measure.sent, at_least=2.0))
+        tried = (filled >= ENOUGH) & ~banned
+        own_top = _highest(tried)
+        suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & (index > own_top[:, None])
+        trust = np.zeros(tried.shape) if prior is None else np.where(banned | suspect, 0.0, prior.trust)
+        top = np.maximum(own_top, _highest(trust > 0))
+        safe = (index <= top[:, None]) & ~banned & ~suspect
 
         # The window on trial: the next one up, once anything is known at all.
         short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
         trial = np.minimum(top + 1, arms - 1)
-        known = tried.any(axis=1)
+        known = tried.any(axis=1) | (top > ARM_DEFAULT)
         ends_short = short[rows, np.where(known, trial, ARM_DEFAULT)]
         # Others' evidence says where to begin; to go beyond takes connections of one's own.
         idle = closed.sum(axis=1) < NOTHING
@@ -108,10 +109,15 @@ class InitialWindowTrial:
 
         least = safe * (FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True), 1))
         probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe) + least
-        probabilities *= np.where(climbing, 1.0 - TRIAL_SHARE, 1.0)[:, None]
-        probabilities[rows[climbing], trial[climbing]] = TRIAL_SHARE
         probabilities[rows, chosen] = 0.0
         probabilities[rows, chosen] = 1.0 - probabilities.sum(axis=1)
+        # What only others tried is used as far as they are to be trusted; the rest keeps to what is known here.
+        lent = np.where(index > own_top[:, None], probabilities * (1.0 - trust), 0.0)
+        probabilities -= lent
+        probabilities[rows, own_top] += lent.sum(axis=1)
+        share = np.where(climbing, np.where(suspect[rows, trial], SUSPECT_SHARE, TRIAL_SHARE), 0.0)
+        probabilities *= 1.0 - share[:, None]
+        probabilities[rows, trial] += share
 
         ended = chosen == top
         reason = np.where(chosen == ARM_DEFAULT, NO_GAIN, FASTEST)
@@ -122,6 +128,12 @@ class InitialWindowTrial:
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
         return Decision(probabilities, chosen, reason, REASONS, limit)
+
+
+def _highest(arms: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The largest arm marked, or the default."""
+    last: NDArray[np.intp] = arms.shape[1] - 1 - arms[:, ::-1].argmax(axis=1)
+    return np.where(arms.any(axis=1), last, ARM_DEFAULT)
 
 
 def _and_larger(arms: NDArray[np.bool_]) -> NDArray[np.bool_]:

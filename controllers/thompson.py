@@ -31,6 +31,7 @@ ENOUGH = 6.0  # transfers of an arm before its estimate is believed
 LEAST_SHARE = 0.03  # an arm with evidence against it keeps a chance to return,
 LEAST_COST = 0.01  # but that must not make the path's transfers more than 1 % slower
 COMPARING_SHARE = 0.3  # of the connections, for all arms not seen often enough: some will turn out to be slow
+SUSPECT_SHARE = 0.05  # for an arm that retransmits too much on other paths of the network
 CLEARLY = 3.0  # standard errors behind the best: no reason to go on comparing,
 SEEN_TWICE = 1.5  # once both were seen more than once, a little faded
 UNKNOWN_SPREAD = 0.5  # log2: an unseen arm may be 40 % better or worse than the known ones
@@ -40,19 +41,26 @@ DEFAULT_BONUS = 0.02  # log2: the default stays unless something is 1.4 % better
 NOTHING = 0.5
 
 
-def decide(measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_]) -> Decision:
-    """Turns what was measured, and what others taught, into a decision; `vetoed` has shape (paths, arms)."""
+def decide(
+    measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_], suspect: NDArray[np.bool_]
+) -> Decision:
+    """Turns what was measured, and what others taught, into a decision.
+
+    `vetoed` and `suspect` have shape (paths, arms): what loses too much here, and what would if this path were as
+    others.
+    """
+    suspect &= ~vetoed
     paths, arms = vetoed.shape
     rows = np.arange(paths)
     belief = believe(measure, prior, UNKNOWN_SPREAD)
     centre, spread, seen = belief.centre, belief.spread, belief.seen
     believed = seen >= ENOUGH
 
-    leader = np.where(vetoed, -np.inf, centre).argmax(axis=1)
+    leader = np.where(vetoed | suspect, -np.inf, centre).argmax(axis=1)
     behind = np.maximum(centre[rows, leader][:, None] - centre, 0.0)
     floor = np.minimum(LEAST_SHARE, LEAST_COST / np.maximum(np.exp2(np.minimum(behind, 10.0)) - 1.0, 1e-9))
     floor = np.where(vetoed, floor / 3, floor)
-    probabilities = np.maximum(likely_best(centre, spread, ~vetoed), floor)
+    probabilities = np.maximum(likely_best(centre, spread, ~(vetoed | suspect)), floor)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     # Until every arm has been seen often enough, those that have not get a share.
     beaten = vetoed | (behind > CLEARLY * np.hypot(spread, spread[rows, leader][:, None]))
@@ -60,8 +68,9 @@ def decide(measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_]) -> 
     believed[rows, leader] |= won & (seen[rows, leader] >= SEEN_TWICE)
     lacking = ~believed & ~vetoed & ~(beaten & (seen >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
-    share = np.where(lacking, COMPARING_SHARE / np.maximum(lacking.sum(axis=1, keepdims=True), 1), 0.0)
-    probabilities = np.where(comparing[:, None], (1.0 - COMPARING_SHARE) * probabilities + share, probabilities)
+    share = lacking * COMPARING_SHARE / np.maximum(lacking.sum(axis=1, keepdims=True), 1)
+    share = np.where(suspect, np.minimum(share, SUSPECT_SHARE), share)
+    probabilities = (1.0 - share.sum(axis=1, keepdims=True)) * probabilities + share
     # No transfer to judge by, no arm to try: arm 0 alone, until some connection transfers enough.
     idle = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros(paths, np.bool_) if prior is None else (prior.precision > 0).any(axis=1)

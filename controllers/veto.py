@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from controllers.base import ARM_DEFAULT, Floats, Measure, Prior
 
-__all__ = ["BURST", "LIMIT", "loses_more", "vetoed"]
+__all__ = ["BURST", "LIMIT", "loses_more", "suspected"]
 
 # One percentage point above the default is what a decent sender may lose.
 LIMIT = 0.01
@@ -15,16 +15,20 @@ LIMIT = 0.01
 BURST = 3.0
 # Standard errors; loss is acted on early, speed late.
 CLEARLY = 1.3
+ENOUGH_OF_ITS_OWN = 4.0  # connections on trial, after which a path does not ask what others lost
 
 
-def vetoed(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
-    """Which arms lose clearly more than arm 0, by the path's own evidence and what others lost; (paths, arms)."""
+def suspected(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
+    """Which arms lose clearly more than arm 0 when what others lost is counted too; shape (paths, arms).
+
+    The more connections put an arm to the test on the path itself, the less others count: no path is bound by what its
+    siblings suffer.
+    """
     if prior is None:
         return loses_more(measure.lost, measure.sent, at_least=at_least)
     own = np.clip(measure.lost[:, :1] / np.maximum(measure.sent[:, :1], 1.0), 0.0, 1.0)
     expected = np.clip(own + prior.excess, 0.0, 1.0)
-    expected[:, ARM_DEFAULT] = 0.0
-    segments = prior.segments.copy()
+    segments = prior.segments * np.clip(1.0 - measure.trials / ENOUGH_OF_ITS_OWN, 0.0, 1.0)
     segments[:, ARM_DEFAULT] = 0.0
     return loses_more(measure.lost + segments * expected, measure.sent + segments, at_least=at_least)
 
