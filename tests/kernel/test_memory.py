@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import RunningAgent, configuration, require_root, until
@@ -44,6 +48,30 @@ def learn(lab: Lab, agent: RunningAgent, address: str, seconds: float) -> str:
     return agent.chosen(address, "initial_window")
 
 
+def report(lab: Lab, config: Path) -> dict[str, Any]:
+    """The facts of `tcptuned report` on the server, which also writes the page."""
+    page = config.parent / "report.html"
+    for arguments in (["--output", str(page)], ["--json"]):
+        command = [sys.executable, "-m", "agent", "report", "--config", str(config), *arguments]
+        with lab.run_in("server", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            out, error = process.communicate(timeout=30)
+        assert (process.returncode, error) == (0, "")
+    assert page.read_text(encoding="utf-8").count("<svg") > 0
+    facts: dict[str, Any] = json.loads(out)
+    return facts
+
+
+def told_by_both(running: dict[str, Any], saved: dict[str, Any], *, minutes: bool) -> None:
+    """The running agent and the file it left tell of the same path and decisions; the agent, of the last minute too."""
+    assert (running["source"], saved["source"]) == ("agent", "file")
+    assert running["journal"]
+    assert saved["journal"][-len(running["journal"]) :] == running["journal"]
+    assert [path["path"] for path in running["paths"]["shown"]] == [path["path"] for path in saved["paths"]["shown"]]
+    history = running["history"]["groups"]
+    assert bool(history) == minutes
+    assert not minutes or sum(history["default"]["treated"]) > 50
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_the_first_connections_after_a_restart_get_what_was_learnt(
     lab: Lab, tmp_path: Path, number: signal.Signals
@@ -56,9 +84,11 @@ def test_the_first_connections_after_a_restart_get_what_was_learnt(
         # A killed agent has what it saved in time; one that is asked to end saves by itself.
         chosen = learn(lab, agent, address, INTERVAL + 5 if number == signal.SIGKILL else 0)
         assert file.exists() == (number == signal.SIGKILL)
+        running = report(lab, config)
         agent.process.send_signal(number)
         agent.process.wait(10)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    told_by_both(running, report(lab, config), minutes=number == signal.SIGKILL)
 
     with RunningAgent(lab, config) as agent:
         assert agent.value("state_restored_paths") == 1
