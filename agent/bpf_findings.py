@@ -7,10 +7,9 @@ import errno
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -176,7 +175,7 @@ def _own_names() -> set[str]:
 
 def _running(config: Config) -> Iterator[Finding]:
     """An agent that answers, and programs of ours whoever holds them."""
-    from agent.show import agent_url  # noqa: PLC0415
+    from agent.connect import agent_url, connect  # noqa: PLC0415
 
     try:
         url = agent_url(config)
@@ -184,7 +183,7 @@ def _running(config: Config) -> Iterator[Finding]:
         url, answer = "", ""
         yield unseen("running agent", error)
     else:
-        answer = _answer(url)
+        answer = _answer(connect(config, _TIMEOUT))
         consequence = "tcptuned status shows what it does" if answer else "start it: systemctl start tcptuned"
         yield Finding("running agent", "ok", f"{answer} on {url}" if answer else "none", consequence)
     if not features.effective_capabilities() >> features.CAP_SYS_ADMIN & 1:
@@ -209,21 +208,23 @@ def _own_links() -> int:
     return sum(bool(group) and libbpf.program_name(program) in names for _, program, group in libbpf.links())
 
 
-def _answer(url: str) -> str:
-    """What answers on `url`; empty if nothing does."""
-    # Without the proxies of the environment: this is the agent on this host.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _answer(connection: HTTPConnection) -> str:
+    """What answers; empty if nothing does."""
     try:
-        with opener.open(f"{url}/api/v1/status", timeout=_TIMEOUT) as response:
-            facts = json.load(response)
-            return f"version {facts['version']}, {'ready' if facts['ready'] else 'not ready'},"
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"something that refuses (HTTP {error.code})"
+        connection.request("GET", "/api/v1/status")
+        response = connection.getresponse()
+        if response.status != HTTPStatus.OK:
+            return f"something that refuses (HTTP {response.status})"
+        facts = json.load(response)
+        return f"version {facts['version']}, {'ready' if facts['ready'] else 'not ready'},"
+    except PermissionError:
+        return "one that answers root only, use sudo,"
     except (OSError, HTTPException):
         return ""
     except (ValueError, KeyError, TypeError):
         return "something that is not tcptuned"
+    finally:
+        connection.close()
 
 
 BPF_CHECKS: tuple[tuple[str, Check], ...] = (

@@ -119,12 +119,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from agent.errors import ConfigurationError, UsageError  # noqa: PLC0415
+    from agent.web_security import load  # noqa: PLC0415
 
     if options.config is None:
         raise UsageError("name the file to check: tcptuned check --config FILE")
     problems: list[str] = []
     try:
-        _config(options)
+        load(_config(options).web.config_file)
     except ConfigurationError as error:
         problems = error.problems
     if options.json:

@@ -1,6 +1,7 @@
-"""Reads the configuration file: all mistakes at once, each as `file:line:column: key: message`.
+"""Reads configuration files: all mistakes at once, each as `file:line:column: key: message`.
 
-Lines and columns count from 1 and are those of the offending value, or of the key when the key itself is wrong.
+The main one, and others that have a model of their own. Lines and columns count from 1 and are those of the offending
+value, or of the key when the key itself is wrong.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -20,7 +21,9 @@ from agent.config_types import FROM_FILE, NOT_TEXT, REFUSED, Conflict, Location
 from agent.config_yaml import Document, Misread, Problem, parse, show, suggestion
 from agent.errors import ConfigurationError
 
-__all__ = ["load", "loads"]
+__all__ = ["load", "loads", "read", "wrong"]
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _LARGEST_BYTES = 1 << 20
 _MOST_PROBLEMS = 500  # no person reads more, and each unknown key costs a search for its like
@@ -43,24 +46,42 @@ def load(path: Path) -> Config:
 
     Raises ConfigurationError with every problem when the file cannot be read or says something wrong.
     """
-    return loads(_read(path), str(path))
+    return read(path, Config, named_by="--config")[0]
 
 
 def loads(data: bytes, name: str) -> Config:
     """The configuration in `data`; `name` stands for the file in messages. Raises ConfigurationError as `load`."""
+    return _parsed(data, name, Config)[0]
+
+
+def read(path: Path, model: type[AnyModel], *, named_by: str) -> tuple[AnyModel, Document]:
+    """What the file `path` says, and where. `named_by` tells where it is named. Raises ConfigurationError as `load`."""
+    return _parsed(_read(path, named_by), str(path), model)
+
+
+def wrong(name: str, problems: list[Problem]) -> ConfigurationError:
+    """The error for all that is wrong in the file `name`."""
+    ordered = sorted(set(problems), key=lambda problem: (problem.line, problem.column))
+    if len(ordered) > _MOST_PROBLEMS:
+        last = ordered[_MOST_PROBLEMS]
+        ordered[_MOST_PROBLEMS:] = [Problem(last.line, last.column, "file", "has more mistakes from here on")]
+    return ConfigurationError([f"{name}:{one.line}:{one.column}: {one.key}: {one.text}" for one in ordered])
+
+
+def _parsed(data: bytes, name: str, model: type[AnyModel]) -> tuple[AnyModel, Document]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line_start = data.rfind(b"\n", 0, error.start) + 1
         place = (data.count(b"\n", 0, error.start) + 1, len(data[line_start : error.start].decode(errors="ignore")) + 1)
-        raise _wrong(name, [Problem(*place, "file", "is not UTF-8 here; save it as UTF-8")]) from None
+        raise wrong(name, [Problem(*place, "file", "is not UTF-8 here; save it as UTF-8")]) from None
     document = parse(text)
     if isinstance(document, Problem):
-        raise _wrong(name, [document])
-    return _validated(document, name)
+        raise wrong(name, [document])
+    return _validated(document, name, model), document
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, named_by: str) -> bytes:
     cure = None
     data = b""
     try:
@@ -73,7 +94,7 @@ def _read(path: Path) -> bytes:
     except IsADirectoryError:
         cure = "is a directory; name a YAML file in it"
     except FileNotFoundError:
-        cure = "does not exist; name another with --config"
+        cure = f"does not exist; name another with {named_by}"
     except PermissionError:
         cure = "may not be read by this user; change its mode or owner"
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
@@ -81,19 +102,11 @@ def _read(path: Path) -> bytes:
     if len(data) > _LARGEST_BYTES:
         cure = "is larger than 1 MiB; this is no configuration of tcptuned"
     if cure:
-        raise _wrong(str(path), [Problem(1, 1, "file", cure)])
+        raise wrong(str(path), [Problem(1, 1, "file", cure)])
     return data
 
 
-def _wrong(name: str, problems: list[Problem]) -> ConfigurationError:
-    ordered = sorted(set(problems), key=lambda problem: (problem.line, problem.column))
-    if len(ordered) > _MOST_PROBLEMS:
-        last = ordered[_MOST_PROBLEMS]
-        ordered[_MOST_PROBLEMS:] = [Problem(last.line, last.column, "file", "has more mistakes from here on")]
-    return ConfigurationError([f"{name}:{one.line}:{one.column}: {one.key}: {one.text}" for one in ordered])
-
-
-def _validated(document: Document, name: str) -> Config:
+def _validated(document: Document, name: str, model: type[AnyModel]) -> AnyModel:
     """The model of `document`.
 
     Pydantic compares keys with one another only when each alone is right. So that one run shows all mistakes, wrong
@@ -103,22 +116,22 @@ def _validated(document: Document, name: str) -> Config:
     first = True
     while True:
         try:
-            config = Config.model_validate(document.values, context=FROM_FILE)
+            config = model.model_validate(document.values, context=FROM_FILE)
         except ValidationError as error:
             details = error.errors(include_url=False)
-            found = [one for detail in details[: _MOST_PROBLEMS + 1] for one in _found(document, detail)]
+            found = [one for detail in details[: _MOST_PROBLEMS + 1] for one in _found(document, detail, model)]
         else:
             break
         problems += [problem for problem, _, certain in found if first or certain]
         if len(details) > _MOST_PROBLEMS or not document.drop([node for _, node, _ in found]):
-            raise _wrong(name, problems or [problem for problem, _, _ in found])
+            raise wrong(name, problems or [problem for problem, _, _ in found])
         first = False
     if problems:
-        raise _wrong(name, problems)
+        raise wrong(name, problems)
     return config
 
 
-def _found(document: Document, detail: ErrorDetails) -> list[tuple[Problem, Node, bool]]:
+def _found(document: Document, detail: ErrorDetails, model: type[BaseModel]) -> list[tuple[Problem, Node, bool]]:
     """Each problem in one of pydantic's errors, the node to take out, and whether that is no result of taking out."""
     around = detail["loc"]
     node, key = document.nearest(around), document.key(around)
@@ -126,7 +139,7 @@ def _found(document: Document, detail: ErrorDetails) -> list[tuple[Problem, Node
     if kind == REFUSED:
         return [_conflict(document, around, conflict) for conflict in detail["ctx"]["conflicts"]]
     if kind == "extra_forbidden":
-        text = f"is not a known key; {suggestion(str(around[-1]), _keys_at(around[:-1]))}"
+        text = f"is not a known key; {suggestion(str(around[-1]), _keys_at(model, around[:-1]))}"
         return [(document.problem(key or node, text), node, False)]
     if kind == "missing":
         return [(document.problem(node, f"needs the key {around[-1]}"), node, False)]
@@ -140,9 +153,8 @@ def _conflict(document: Document, around: Location, conflict: Conflict) -> tuple
     return document.problem(node, conflict.text), node, not any(map(document.in_doubt, places))
 
 
-def _keys_at(location: Location) -> list[str]:
-    """The keys that the section at `location` knows."""
-    model: Any = Config
+def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that the section at `location` of a `model` knows."""
     for part in location:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)

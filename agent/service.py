@@ -22,6 +22,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent import cgroups, config_file
 from agent.config import Config
+from agent.connect import socket_path
 from agent.errors import TcptunedError, UsageError
 from agent.history import History
 from agent.journal import Journal
@@ -33,6 +34,7 @@ from agent.snapshot import Health, Snapshot, take
 from agent.state import Keeper, load, remaining
 from agent.tuner import Tuner
 from agent.web import WebServer
+from agent.web_security import load as load_web_security
 
 __all__ = ["Service"]
 
@@ -68,7 +70,7 @@ class Service:
         for key in _not_yet(config):
             logger.warning("%s has no effect in this version", key)
         folders = cgroups.resolve(config.attach.cgroups)
-        self._web = WebServer(config.web, self)
+        self._web = WebServer(config.web, self, local=socket_path(config))
         # While the compiler works.
         saved = load(config.state_dir)
         worth = remaining(time.time() - saved.time, config.control.half_life) if saved else 0.0
@@ -181,6 +183,7 @@ class Service:
                 raise UsageError("there is no configuration file to reload")
             config = config_file.load(self._path)
             _refuse_restart_keys(self.tuner.config, config)
+            security = load_web_security(config.web.config_file)
             for key in _not_yet(config):
                 logger.warning("%s has no effect in this version", key)
             with self.lock:
@@ -188,6 +191,7 @@ class Service:
                     self._kernel.watch_packets(True)
                 self.tuner.reconfigure(config)
                 self._kernel.watch_packets(config.ack.most_thinned > 0)
+            self._web.security.install(security)
         except TcptunedError as error:
             self._health.reload_successful = False
             logger.error("the configuration is not reloaded, nothing changed:\n%s", error)
@@ -234,8 +238,6 @@ def _refuse_restart_keys(old: Config, new: Config) -> None:
 
 def _not_yet(config: Config) -> list[str]:
     """Keys that are set and that nothing implements so far; silence would be a lie."""
-    if config.web.config_file is not None:
-        raise UsageError("web.config_file: TLS and passwords are not in this version; put a reverse proxy in front")
     keys = {
         "fleet.prometheus_url": config.fleet.prometheus_url is not None,
     }

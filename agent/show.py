@@ -1,24 +1,24 @@
-"""What `tcptuned status` and `tcptuned explain` print: they ask the running agent over HTTP, and change nothing."""
+"""What `tcptuned status` and `tcptuned explain` print: they ask the running agent, and change nothing."""
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.config import Config
+from agent.connect import agent_url, connect
 from agent.display import NOTHING, moment, percent, seconds, size, uplift, whole
 from agent.errors import TcptunedError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["agent_url", "ask", "show_explain", "show_status"]
+__all__ = ["ask", "show_explain", "show_status"]
 
 _TIMEOUT = 3.0  # seconds
 _MOST_BYTES = 16 << 20
@@ -41,20 +41,6 @@ def show_explain(config: Config, address: str, *, as_json: bool) -> None:
     _show(config, f"/api/v1/paths?address={quote(str(wanted))}", "dimensions", _print_explanation, as_json=as_json)
 
 
-def agent_url(config: Config) -> str:
-    """Where the agent of this configuration answers on this host."""
-    host, port = config.web.host, config.web.port
-    if port == 0:
-        raise UsageError("web.listen has port 0, so where the agent listens is not known: give it a port of its own")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return f"http://{host}:{port}"
-    if address.is_unspecified:  # all addresses
-        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
-    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
-
-
 def _show(
     config: Config, target: str, key: str, render: Callable[[Console, Mapping[str, Any]], None], *, as_json: bool
 ) -> None:
@@ -70,33 +56,37 @@ def _show(
 
 def ask(config: Config, target: str, key: str) -> dict[str, Any]:
     """The agent's answer, which has a `key`. Raises UnreachableError if there is no agent, or another TcptunedError."""
-    url = agent_url(config)
+    where = agent_url(config)
     try:
-        facts = json.loads(_ask(url, target))
+        facts = json.loads(_ask(config, where, target))
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict) or key not in facts:
-        raise TcptunedError(f"what answers on {url} is not tcptuned: is web.listen right? Name the file with --config")
+        cure = "is web.listen right? Name the file with --config"
+        raise TcptunedError(f"what answers on {where} is not tcptuned: {cure}")
     return facts
 
 
-def _ask(url: str, target: str) -> bytes:
-    # Without the proxies of the environment: this is the agent on this host.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _ask(config: Config, where: str, target: str) -> bytes:
+    connection = connect(config, _TIMEOUT)
     try:
-        with opener.open(url + target, timeout=_TIMEOUT) as response:
-            body: bytes = response.read(_MOST_BYTES)
-            return body
-    except urllib.error.HTTPError as error:
-        with error:
-            raise TcptunedError(f"the agent on {url} refused: {_refusal(error.read(_MOST_BYTES)) or error}") from None
+        connection.request("GET", target)
+        response = connection.getresponse()
+        body = response.read(_MOST_BYTES)
+    except PermissionError:
+        raise TcptunedError(f"only root and the agent's own user may ask on {where}: use sudo") from None
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreachableError(
-            f"no agent answers on {url} ({text.lower()}): start it with `systemctl start tcptuned` or `tcptuned run`, "
-            "or name its configuration with --config"
+            f"no agent answers on {where} ({text.lower()}): start it with `systemctl start tcptuned` or "
+            "`tcptuned run`, or name its configuration with --config"
         ) from None
+    finally:
+        connection.close()
+    if response.status != HTTPStatus.OK:
+        said = _refusal(body) or f"HTTP {response.status} {response.reason}"
+        raise TcptunedError(f"the agent on {where} refused: {said}")
+    return body
 
 
 def _refusal(body: bytes) -> str:

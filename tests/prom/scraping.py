@@ -50,8 +50,13 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(lab: Lab, folder: Path, *, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
-    """Prometheus that scrapes the agent every second, and evaluates copies of rule files as often."""
+def prometheus(
+    lab: Lab, folder: Path, *, rules: Sequence[Path] = (), up: float = 1.0, **job: Any
+) -> Iterator[Prometheus]:
+    """Prometheus that scrapes the agent every second, and evaluates copies of rule files as often.
+
+    `job` holds more keys of the scrape job, such as its scheme; `up` is what becomes of the first scrape.
+    """
     copies = []
     for path in rules:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -60,11 +65,11 @@ def prometheus(lab: Lab, folder: Path, *, rules: Sequence[Path] = ()) -> Iterato
         copies.append(folder / path.name)
         copies[-1].write_text(yaml.safe_dump(content), encoding="utf-8")
     config = folder / "prometheus.yml"
-    job = {"job_name": "tcptuned", "static_configs": [{"targets": [f"127.0.0.1:{PORT}"]}]}
+    scrape = {"job_name": "tcptuned", "static_configs": [{"targets": [f"127.0.0.1:{PORT}"]}], **job}
     content = {
         "global": {"scrape_interval": "1s"},
         "rule_files": [str(each) for each in copies],
-        "scrape_configs": [job],
+        "scrape_configs": [scrape],
     }
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     command = [
@@ -75,7 +80,7 @@ def prometheus(lab: Lab, folder: Path, *, rules: Sequence[Path] = ()) -> Iterato
         try:
             asked = Prometheus(lab)
             until(
-                lambda: process.poll() is not None or asked.values('up{job="tcptuned"}') == [1.0], 30,
+                lambda: process.poll() is not None or asked.values('up{job="tcptuned"}') == [up], 30,
                 "Prometheus does not scrape the agent",
             )  # fmt: skip
             assert process.poll() is None, (folder / "prometheus.log").read_text(encoding="utf-8")

@@ -12,8 +12,9 @@ import pytest
 from handmade import StillAgent, absorb, still_tuner
 
 from agent.config import Config, Web
+from agent.connect import agent_url
 from agent.errors import TcptunedError, UsageError
-from agent.show import agent_url, show_explain, show_status
+from agent.show import show_explain, show_status
 from agent.web import WebServer
 
 
@@ -89,7 +90,7 @@ def test_without_an_agent_the_message_names_the_cure() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "is not tcptuned"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"groups\":[]}", "another version"),
         (b"HTTP/1.1 503 X\r\nContent-Length: 16\r\n\r\n{\"error\":\"busy\"}", "refused: busy"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "refused: HTTP Error 404"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "refused: HTTP 404"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "no agent answers"),
         (b"", "no agent answers"),
     ],

@@ -19,7 +19,8 @@ from agent.config import Web
 from agent.errors import UsageError
 from agent.journal import Entry
 from agent.snapshot import Snapshot
-from agent.web import CONNECTIONS, HEAD_BYTES, LINE_BYTES, WebServer
+from agent.web import CONNECTIONS, WebServer
+from agent.web_request import HEAD_BYTES, LINE_BYTES
 
 HOSTILE = '<script>alert("1")</script>&\'x'
 
