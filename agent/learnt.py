@@ -18,7 +18,7 @@ from agent.libbpf import Array
 from agent.rules import Rule, governing, masked
 from controllers import Field
 
-__all__ = ["MOST_CELLS", "Learnt", "Section", "gather", "restore"]
+__all__ = ["MOST_CELLS", "Learnt", "Section", "gather", "restore", "worth_keeping"]
 
 # Arms of paths that have evidence: 74 bytes each, so 150 MB at most; 100,000 busy paths have 1.5 million.
 MOST_CELLS = 2_000_000
@@ -57,20 +57,29 @@ class Learnt:
         return len(self.bits)
 
 
-def gather(store: EvidenceStore, groups: Sequence[str], host_congestion: str, *, now: float) -> Learnt:
-    """Copies out of `store` what there is evidence for; beyond MOST_CELLS, the paths idle for longest are left out.
+def worth_keeping(store: EvidenceStore, also: Array | None = None) -> Array:
+    """The rows of `store` that `gather` should take: the groups, and paths with evidence or `also` named.
 
-    `groups` are the names of its group rows; `now` is of the clock that `store` was told of.
+    Beyond MOST_CELLS, the paths idle for longest are left out.
     """
-    some = store.sums[:, :, Field.CLOSED] + store.sums[:, :, Field.TRANSFERS] + store.sums[:, :, Field.SEGMENTS] > 0
-    cells = some.sum(axis=1)
+    cells = _some(store.sums).sum(axis=1)
     first = store.groups
+    wanted = cells > 0
+    if also is not None:
+        wanted[also] = True
     order = first + np.argsort(-store.seen[first:], kind="stable")
-    room = MOST_CELLS - cells[:first].sum()
-    order = order[(cells[order] > 0) & (np.cumsum(cells[order]) <= room)]
-    rows = np.concatenate([np.arange(first), np.sort(order)])
-    row, slot = np.nonzero(some[rows])
-    paths = rows[first:]
+    order = order[wanted[order]]
+    order = order[np.cumsum(cells[order]) <= MOST_CELLS - cells[:first].sum()]
+    return np.concatenate([np.arange(first), np.sort(order)])
+
+
+def gather(store: EvidenceStore, rows: Array, groups: Sequence[str], host_congestion: str, *, now: float) -> Learnt:
+    """Copies `rows` out of `store`, of which the first are all group rows, named by `groups`.
+
+    `now` is of the clock that `store` was told of.
+    """
+    row, slot = np.nonzero(_some(store.sums)[rows])
+    paths = rows[store.groups :]
     return Learnt(
         groups=tuple(groups),
         slots=_slot_names(store.dimensions, host_congestion),
@@ -82,6 +91,12 @@ def gather(store: EvidenceStore, groups: Sequence[str], host_congestion: str, *,
         slot=slot.astype(np.uint16),
         sums=store.sums[rows[row], slot],
     )
+
+
+def _some(sums: Array) -> Array:
+    """Where there is any evidence, (rows, slots)."""
+    some: Array = sums[:, :, Field.CLOSED] + sums[:, :, Field.TRANSFERS] + sums[:, :, Field.SEGMENTS] > 0
+    return some
 
 
 def restore(

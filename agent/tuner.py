@@ -18,7 +18,7 @@ from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
-from agent.learnt import Learnt, gather, restore
+from agent.learnt import Learnt, gather, restore, worth_keeping
 from agent.libbpf import Array
 from agent.loader import HONOURED_ENTRIES, map_sizes, most_networks
 from agent.networks import Networks
@@ -98,7 +98,7 @@ class Tuner:
     def learnt(self, now: float) -> Learnt:
         """A copy of all evidence, worth what it is at `now` (monotonic seconds)."""
         self.store.age(now)
-        return gather(self.store, self.groups, self.host_congestion, now=now)
+        return gather(self.store, worth_keeping(self.store), self.groups, self.host_congestion, now=now)
 
     def _plan(self, config: Config) -> _Plan:
         """Everything about a configuration that can be refused."""

@@ -21,7 +21,7 @@ from agent.config import Ack, Config, Congestion, InitialWindow, PathRule, Paths
 from agent.dimensions import dimensions
 from agent.evidence import EvidenceStore
 from agent.journal import Journal
-from agent.learnt import MOST_CELLS, Learnt, Section, gather, restore
+from agent.learnt import MOST_CELLS, Learnt, Section, gather, restore, worth_keeping
 from agent.rules import packed, rules
 from agent.snapshot import Health
 from agent.state import Keeper
@@ -41,6 +41,10 @@ def taught() -> Tuner:
     absorb(tuner, "2001:db8::/48", arm=1, closed=7, now=NOW - 50)
     absorb(tuner, "198.51.100.0/24", group=1, arm=4, closed=11, now=NOW)
     return tuner
+
+
+def gathered(store: EvidenceStore, now: float) -> Learnt:
+    return gather(store, worth_keeping(store), ("default",), "cubic", now=now)
 
 
 def reborn(config: Config, learnt: Learnt, *, worth: float = 1.0) -> Tuner:
@@ -154,7 +158,7 @@ def test_the_hosts_own_algorithm_goes_by_its_name() -> None:
     row = stores[0].extend(address, np.array([120]), np.array([0]), np.array([NOW]))
     sums = np.ones((stores[0].sums.shape[1], len(Field)), np.float32) * np.arange(1, 14)[:, None]
     stores[0].fill(row.repeat(13), np.arange(13), sums)
-    restore(gather(stores[0], ("default",), "cubic", now=NOW), stores[1], ("default",), rule, "bbr", now=NOW)
+    restore(gathered(stores[0], NOW), stores[1], ("default",), rule, "bbr", now=NOW)
     before, after = (store.of(1)[Field.CLOSED][1].tolist() for store in stores)
     assert after == before[::-1]
     sides = stores[1].sums[1, [stores[1].holdout_slot, stores[1].treated_slot]]
@@ -339,7 +343,7 @@ def test_a_hundred_thousand_busy_paths(tmp_path: Path) -> None:
     fastest = float("inf")
     for _ in range(3):
         began = time.perf_counter()
-        learnt = gather(store, ("default",), "cubic", now=1e6)
+        learnt = gathered(store, 1e6)
         fastest = min(fastest, time.perf_counter() - began)
     began = time.perf_counter()
     size = state.save(tmp_path, learnt, now=1e9)
@@ -356,11 +360,23 @@ def test_a_hundred_thousand_busy_paths(tmp_path: Path) -> None:
     assert fastest < 1.0  # 0.06 s were measured; the margin is for a busy machine
 
 
+def test_paths_without_evidence_are_kept_if_somebody_needs_them() -> None:
+    tuner = taught()
+    absorb(tuner, "203.0.114.0/24", now=NOW, transfers=0)
+    row = tuner.match(ip_network("203.0.114.0/24").network_address).row
+    assert row not in worth_keeping(tuner.store)
+    rows = worth_keeping(tuner.store, np.array([row]))
+    assert row in rows
+    learnt = gather(tuner.store, rows, tuner.groups, "cubic", now=NOW)
+    assert "203.0.114.0/24" in known(reborn(CONFIG, learnt))
+    assert len(rows) == len(learnt.groups) + learnt.paths
+
+
 def test_the_file_is_bounded_and_the_busiest_paths_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # Row, slot and sums of every cell, and a million paths.
     assert MOST_CELLS * (6 + 4 * len(Field)) + 25 * 1_000_000 < state._MOST_BYTES
     monkeypatch.setattr("agent.learnt.MOST_CELLS", 130)
-    learnt = gather(busy_store(50), ("default",), "cubic", now=1e6)
+    learnt = gathered(busy_store(50), 1e6)
     assert learnt.paths == 10
     assert len(learnt.row) == 130
     assert learnt.address[:, 14].tolist() == list(range(40, 50))
