@@ -109,6 +109,14 @@ class AgentProcess:
         facts: dict[str, Any] = json.loads(body)
         return facts
 
+    def value(self, name: str, extension: str) -> float:
+        """The metric `tcptuned_NAME` of an extension."""
+        code, body = self._get("/metrics")
+        if code != 200:
+            raise LabError(f"the agent does not answer; its log ends:\n{self.log_end()}")
+        start = f'tcptuned_{name}{{extension="{extension}"}} '
+        return sum(float(line.removeprefix(start)) for line in body.decode().splitlines() if line.startswith(start))
+
     def log_end(self) -> str:
         """The last lines it said."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import UsageError
+from agent.lab.paper_ack import measure_ack
 from agent.lab.paper_congestion import measure_congestion
 from agent.lab.paper_overhead import measure_overhead
 from agent.lab.paper_page import page
@@ -41,6 +42,7 @@ EXPERIMENTS: dict[str, _Experiment] = {
     "overhead": measure_overhead,
     "window": measure_window,
     "congestion": measure_congestion,
+    "ack": measure_ack,
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
 from agent.lab.lab import Lab
 from agent.lab.workload import ServerOptions
@@ -23,13 +25,16 @@ _QUIET = {
     "ack": {"enabled": False},
 }
 
+_COUNTED = 1.0  # seconds until what was granted is in the metrics: two samples
+
 Settings = Mapping[str, Any]
 
 
 class Agents:
     """A client's agent that asks and a server's agent that grants, or the other way round."""
 
-    def __init__(self, client: AgentProcess, server: AgentProcess) -> None:
+    def __init__(self, lab: Lab, client: AgentProcess, server: AgentProcess) -> None:
+        self._lab = lab
         self._sides = {_SERVER: client, _CLIENTS: server}  # by the networks of their peers
         self._in_force = {peers: _settings(None, peers) for peers in self._sides}
 
@@ -43,6 +48,15 @@ class Agents:
             if settings != self._in_force[peers]:
                 self._sides[peers].reload(settings)
                 self._in_force[peers] = settings
+                # A listener gets ready to ask and to be asked when it begins.
+                self._lab.listen(ServerOptions())
+
+    def check_granted(self, extension: str, least: int) -> None:
+        """Raises LabError unless at least so many requests were granted: then the figures are of something else."""
+        time.sleep(_COUNTED)
+        granted = sum(agent.value("extension_granted_total", extension) for agent in self._sides.values())
+        if granted < least:
+            raise LabError(f"of {least} requests or more ({extension}) only {granted:.0f} were granted")
 
 
 @contextmanager
@@ -52,8 +66,8 @@ def both_agents(lab: Lab) -> Iterator[Agents]:
         AgentProcess(lab, _settings(None, _SERVER), side="client") as client,
         AgentProcess(lab, _settings(None, _CLIENTS), side="server") as server,
     ):
-        lab.listen(ServerOptions())  # listeners older than the agent do not keep the SYNs
-        yield Agents(client, server)
+        lab.listen(ServerOptions())
+        yield Agents(lab, client, server)
 
 
 def _settings(own: Settings | None, peers: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ _DOCUMENT = 30_000  # bytes
 _OBJECT_COUNT, _OBJECT_MEDIAN, _OBJECT_SPREAD = 50, 9_000, 1.4  # log-normal: most are small, a few make up the bytes
 _CONNECTIONS = 6  # to one host, as browsers have it with HTTP/1.1
 
+_GRANTED = 0.9  # of the connections that ask, at least: a SYN that is sent again goes without options
+
 
 def _sizes() -> tuple[int, ...]:
     """The objects' sizes: the quantiles of their distribution, in a fixed mixed order."""
@@ -67,6 +69,8 @@ def measure_window(progress: Progress, *, quick: bool) -> Found:
                     seconds, share = _page(lab, path.name)
                     times[name][window].append(seconds)
                     lost[name][window].append(share)
+        asking = rounds * len(_WINDOWS) * len(_PATHS) * (1 + _CONNECTIONS)
+        agents.check_granted("window_request", round(_GRANTED * asking))
     shares = {name: {each: statistics.fmean(found) for each, found in of.items()} for name, of in lost.items()}
     return Found(
         name="window",

@@ -121,3 +121,19 @@ def test_the_client_takes_sizes_and_the_server_samples() -> None:
     assert 25 < len(times) < 60
     assert times == sorted(times)
     assert all(sample["rtt"] > 19_000 and sample["snd_cwnd"] >= 10 for _, sample in watched.state["samples"])
+
+
+@pytest.mark.long
+def test_fewer_acks_are_asked_for_and_come(tmp_path: Path) -> None:
+    found = experiment(tmp_path, "ack")
+    assert [table["title"].partition(":")[0] for table in found["tables"]] == [
+        "all links", "scenario 18", "long", "lossy",
+    ]  # fmt: skip
+    for table in found["tables"]:
+        assert min(column(table, "objects")) >= 5
+    # Where nothing is lost at random: there every ACK that says so passes.
+    for table in found["tables"][1:3]:
+        every, ten, hundred = values(column(table, "ACKs"))
+        assert max(ten, hundred) < 0.8
+        assert every > 0.9
+    assert any("against its targets" in note for note in found["notes"])
