@@ -3,9 +3,9 @@
 A process that has compiled with BCC holds about 125 MB, most of it LLVM. So a child does it, sends the file descriptors
 of programs and maps through the socket it was given, with the layout of every map, and exits.
 
-Protocol, one message: a JSON object `{"programs": [name...], "maps": [{"name", "key", "leaf"}...]}` with the
-descriptors of the programs, then of the maps, as SCM_RIGHTS; or `{"error": message, "text": compiler's output,
-"errno": number}`.
+Protocol, one message: a JSON object `{"programs": [name...], "maps": [{"name", "key", "leaf"}...], "no_iterator":
+reason}` with the descriptors of the programs, then of the maps, as SCM_RIGHTS; or `{"error": message, "text":
+compiler's output, "errno": number}`. The iterator, if there is no reason against it, is the last program.
 Layouts are lists of `[name, format, shape, offset]` in numpy's terms with the total size, nested for structs.
 """
 
@@ -19,9 +19,10 @@ import sys
 import tempfile
 from typing import Any
 
+from agent import features
 from agent.bpf_source import FOLDER, expand
 
-__all__ = ["PROGRAMS", "SOURCES", "main"]
+__all__ = ["ITERATOR", "PROGRAMS", "SOURCES", "main"]
 
 # name, program type, expected attach type (include/uapi/linux/bpf.h); -1: none
 PROGRAMS = (
@@ -32,8 +33,10 @@ PROGRAMS = (
 )
 MAPS = (
     "policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters",
-    "sends", "honoured", "algorithms", "extensions",
+    "sends", "honoured", "algorithms", "extensions", "adoptable",
 )  # fmt: skip
+# BPF_PROG_TYPE_TRACING; BCC takes what it iterates over from the name
+ITERATOR = ("bpf_iter__tcp", 26)
 
 # By main file: what it holds.
 SOURCES = {
@@ -68,13 +71,36 @@ def load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int
 
     bpf = BPF(text=expand(source).encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
     descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in programs]
+    loaded = [name for name, *_ in programs]
+    no_iterator = "kernel"
+    if source == "tcptuned.c":
+        try:
+            descriptors.append(load_iterator(bpf))
+            loaded.append(ITERATOR[0])
+        except NoIteratorError as error:
+            no_iterator = str(error)
     maps = []
     for name in names:
         table = bpf[name.encode()]
         descriptors.append(table.map_fd)
         leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
         maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})
-    return {"programs": [name for name, *_ in programs], "maps": maps}, descriptors
+    return {"programs": loaded, "maps": maps, "no_iterator": no_iterator}, descriptors
+
+
+class NoIteratorError(Exception):
+    """Sockets cannot be iterated over: `capability` or `kernel`."""
+
+
+def load_iterator(bpf: Any) -> int:
+    """The descriptor of the program that adopts sockets; raises NoIteratorError."""
+    capabilities = features.effective_capabilities()
+    if not (capabilities >> features.CAP_PERFMON | capabilities >> features.CAP_SYS_ADMIN) & 1:
+        raise NoIteratorError("capability")
+    try:
+        return int(bpf.load_func(ITERATOR[0].encode(), ITERATOR[1]).fd)
+    except Exception as error:  # a bare one of BCC's: no BTF in the kernel, or lockdown
+        raise NoIteratorError("kernel") from error
 
 
 def main() -> int:

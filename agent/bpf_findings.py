@@ -99,6 +99,7 @@ def _programs(_config: Config) -> Iterator[Finding]:
     try:
         text = "the agent starts slowly: is this machine busy?" if took > _SLOW else "they load; the verifier took them"
         yield Finding("programs", "limited" if took > _SLOW else "ok", f"built in {took:.1f} s", text)
+        yield _adopting(kernel)
         yield _attaching(kernel)
         try:
             kernel.drain()
@@ -107,6 +108,24 @@ def _programs(_config: Config) -> Iterator[Finding]:
             yield Finding("batches", "missing", "no", f"statistics cannot be read: {error}; a later kernel can")
     finally:
         kernel.close()
+
+
+def _adopting(kernel: object) -> Finding:
+    from agent.adoption import OBSTACLES  # noqa: PLC0415
+    from agent.kernel import Kernel  # noqa: PLC0415
+    from agent.sockets import tcp_sockets  # noqa: PLC0415
+
+    assert isinstance(kernel, Kernel)
+    obstacle = kernel.no_iterator
+    if not obstacle:
+        try:
+            list(tcp_sockets(listening=True, connected=False))
+        except OSError:
+            obstacle = "sock_diag"
+    if obstacle:
+        return Finding("older sockets", "limited", "left alone", OBSTACLES[obstacle])
+    text = "listeners and connections older than the agent are adopted, in this network namespace"
+    return Finding("older sockets", "ok", "can be adopted", text)
 
 
 def _attaching(kernel: object) -> Finding:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from agent.errors import UsageError
 
-__all__ = ["AUTO", "mount_point", "resolve"]
+__all__ = ["AUTO", "ids_below", "mount_point", "resolve"]
 
 AUTO = "auto"
 MOUNTS = Path("/proc/self/mountinfo")
@@ -42,3 +43,8 @@ def resolve(names: Iterable[str]) -> list[Path]:
             raise UsageError(f"attach.cgroups: {folder} is not a cgroup v2 folder; existing ones are below {root}")
         folders.append(folder)
     return folders
+
+
+def ids_below(folder: Path) -> set[int]:
+    """The kernel's numbers of a cgroup and all below it; a cgroup's number is its folder's inode (fs/kernfs)."""
+    return {os.stat(inside).st_ino for inside, _, _ in os.walk(folder)}  # noqa: PTH116  a text is what walk gives

@@ -37,11 +37,13 @@ def _capabilities(_config: Config) -> Iterator[Finding]:
         else:
             yield Finding(name, "missing", "no", f"{use}: use sudo, or the systemd service, which is given it")
     if effective >> features.CAP_PERFMON & 1 or administrator:
-        yield Finding("CAP_PERFMON", "ok", "yes", "the agent does without it; iterators over open sockets need it")
+        yield Finding("CAP_PERFMON", "ok", "yes", "sockets older than the agent can be adopted")
     else:
         yield Finding(
             "CAP_PERFMON", "ok", "no",
-            "the agent does without it; connections opened before the agent keep the kernel's defaults",
+            "the agent does without it, and leaves sockets alone that are older; it lets a process read kernel memory, "
+            "so weigh it: systemctl edit tcptuned, [Service], CapabilityBoundingSet=CAP_PERFMON, "
+            "AmbientCapabilities=CAP_PERFMON, RestrictAddressFamilies=AF_NETLINK",
         )  # fmt: skip
 
 
@@ -97,7 +99,7 @@ def _measures(_config: Config) -> Iterator[Finding]:
     for name, since, there, missing in (
         ("RTT samples", (6, 10), "single round trips are measured", "the smoothed RTT stands in for single ones"),
         (
-            "callbacks on open connections", (6, 12), "could be switched on for connections older than the agent",
+            "callbacks on open connections", (6, 12), "with CAP_PERFMON, connections older than the agent are counted",
             "connections opened before the agent stay unseen until they close",
         ),
     ):  # fmt: skip

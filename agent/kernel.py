@@ -119,6 +119,29 @@ class Kernel:
         libbpf.delete_batch(self._maps["honoured"].fd, no_longer)
         libbpf.update_batch(self._maps["honoured"].fd, honoured, np.ones(len(honoured), np.uint32))
 
+    @property
+    def no_iterator(self) -> str:
+        """Why sockets older than the agent cannot be adopted: `capability`, `kernel`, or empty if they can."""
+        iterator = self._objects.iterator
+        return iterator if isinstance(iterator, str) else ""
+
+    def adopt(self, cookies: Array, kinds: Array) -> None:
+        """Adopts the sockets with these cookies (uint64); kinds are ADOPT_LISTENER or ADOPT_CONNECTION (uint32).
+
+        Only sockets of this thread's network namespace are found. Does nothing where there is an obstacle.
+        """
+        iterator, most = self._objects.iterator, constants()["ADOPT_ENTRIES"]
+        if isinstance(iterator, str):
+            return
+        adoptable = self._maps["adoptable"].fd
+        for first in range(0, len(cookies), most):
+            part = slice(first, first + most)
+            libbpf.update_batch(adoptable, cookies[part], kinds[part])
+            try:
+                libbpf.iterate(iterator)
+            finally:
+                libbpf.drain(adoptable, np.zeros(most, np.uint64), np.zeros(most, np.uint32))
+
     def drain(self) -> tuple[Array, Array]:
         """What connections did since it was drained last: keys and rows, dtypes `self.row_key` and `self.row`.
 

@@ -16,12 +16,14 @@ import numpy as np
 from agent.errors import KernelError, UsageError
 
 __all__ = [
-    "create_link", "delete_batch", "detach_link", "drain", "links", "lookup", "program_name", "update", "update_batch",
+    "create_link", "delete_batch", "detach_link", "drain", "iterate", "links", "lookup", "program_name", "update",
+    "update_batch",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _ANY = 0
+_TRACE_ITER = 28  # BPF_TRACE_ITER (include/uapi/linux/bpf.h)
 _U32 = ctypes.c_uint32
 
 
@@ -121,6 +123,21 @@ def drain(fd: int, keys: Array, values: Array) -> list[tuple[Array, Array]]:
 def create_link(program: int, target: int, attach_type: int) -> int:
     """Attaches a program to a cgroup by a link; the kernel detaches it when the returned descriptor is closed."""
     return _check(_library().bpf_link_create(program, target, attach_type, None), "cannot attach a BPF program")
+
+
+def iterate(program: int) -> None:
+    """Runs an iterator's program once on everything there is in this thread's network namespace."""
+    library = _library()
+    link = _check(library.bpf_link_create(program, 0, _TRACE_ITER, None), "cannot attach a BPF iterator")
+    try:
+        walk = _check(library.bpf_iter_create(link), "cannot start a BPF iterator")
+        try:
+            while os.read(walk, 4096):
+                pass
+        finally:
+            os.close(walk)
+    finally:
+        os.close(link)
 
 
 def links() -> list[tuple[int, int, int]]:

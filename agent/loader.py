@@ -43,14 +43,20 @@ class Map:
 
 @dataclass(frozen=True)
 class Objects:
-    """What was loaded: descriptors by program name, maps by name. The descriptors are the caller's to close."""
+    """What was loaded: descriptors by program name, maps by name. The descriptors are the caller's to close.
+
+    `iterator` is the program that adopts sockets older than the agent, or why there is none: `capability` (CAP_PERFMON
+    is missing) or `kernel`.
+    """
 
     programs: dict[str, int]
     maps: dict[str, Map]
+    iterator: int | str = "kernel"
 
     def close(self) -> None:
         """Closes every descriptor; the kernel frees what nothing else holds."""
-        for fd in [*self.programs.values(), *(entry.fd for entry in self.maps.values())]:
+        iterator = [self.iterator] if isinstance(self.iterator, int) else []
+        for fd in [*self.programs.values(), *iterator, *(entry.fd for entry in self.maps.values())]:
             os.close(fd)
 
 
@@ -126,7 +132,7 @@ class Loader:
             entry["name"]: Map(entry["name"], fd, dtype(entry["key"]), dtype(entry["leaf"]))
             for entry, fd in zip(message["maps"], descriptors[len(names) :], strict=True)
         }
-        return Objects(programs, maps)
+        return Objects(programs, maps, programs.pop("bpf_iter__tcp", message["no_iterator"]))
 
 
 def _cure(message: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 import numpy as np
 from prometheus_client.metrics_core import HistogramMetricFamily, InfoMetricFamily, Metric
 
+from agent.adoption import OBSTACLES
 from agent.bpf_source import constants
 from agent.dimensions import ACK, CONGESTION, DIMENSIONS, INITIAL_WINDOW
 from agent.effect import ALL
@@ -198,6 +199,7 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
     yield apart
 
     yield from extensions(snapshot)
+    yield from adoption(snapshot)
     rows = _counter("rows_lost", "Statistics not kept because the table of rows was full (sampling.rows).")
     rows.add_metric((), float(snapshot.counters["lost_rows_full"]))
     yield rows
@@ -245,6 +247,25 @@ def extensions(snapshot: Snapshot) -> Iterator[Metric]:
         if happened.startswith("refused_"):
             rejected.add_metric((extension, happened.removeprefix("refused_")), float(count))
     yield rejected
+
+
+def adoption(snapshot: Snapshot) -> Iterator[Metric]:
+    """Sockets older than the agent."""
+    adopted = _counter("sockets_adopted", "Sockets older than the agent that it took over.", ("kind",))
+    for kind in ("listener", "connection"):
+        adopted.add_metric((kind,), float(snapshot.counters[f"adopted_{kind}"]))
+    yield adopted
+    left = _counter("sockets_unadopted", "Sockets older than the agent that it left alone.", ("reason",))
+    for reason in ("other_cgroup", "loopback"):
+        left.add_metric((reason,), float(snapshot.sockets_left.get(reason, 0)))
+    for name, count in snapshot.counters.items():
+        if name.startswith("unadopted_"):
+            left.add_metric((name.removeprefix("unadopted_"),), float(count))
+    yield left
+    obstacles = _gauge("adoption_obstacle", "1 for what keeps sockets older than the agent from it.", ("reason",))
+    for reason in OBSTACLES:
+        obstacles.add_metric((reason,), float(reason == snapshot.adoption_obstacle))
+    yield obstacles
 
 
 def health(snapshot: Snapshot) -> Iterator[Metric]:

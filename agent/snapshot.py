@@ -71,6 +71,8 @@ class Snapshot:
     rtt: tuple[tuple[Array, int], ...]
     counters: Mapping[str, int]
     extensions: Mapping[tuple[str, str], int]  # extension, outcome
+    adoption_obstacle: str  # a key of adoption.OBSTACLES, or empty
+    sockets_left: Mapping[str, int]  # by reason
     programs: Mapping[str, tuple[int, int]]  # runs, nanoseconds
     map_entries: Mapping[str, tuple[int, int]]  # entries, capacity
     paths: int
@@ -118,6 +120,8 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         rtt=tuple(kernel.rtt(number) for number in range(groups)),
         counters=kernel.counters(),
         extensions=kernel.extension_counts(),
+        adoption_obstacle=tuner.adoption.obstacle,
+        sockets_left=dict(tuner.adoption.left),
         programs=kernel.program_costs(),
         map_entries={
             "policies": (tuner.publisher.entries, tuner.policy_capacity),

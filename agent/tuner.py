@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 import numpy as np
 
 from agent import features
+from agent.adoption import Adoption
 from agent.config import Config
 from agent.decider import Decider
 from agent.dimensions import Dimension, arm_table, dimensions
@@ -81,6 +82,7 @@ class Tuner:
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
         self._meaning: tuple[object, ...] | None = None
         self._honoured = np.zeros(0, kernel.prefix_key)
+        self.adoption = Adoption(kernel)
         self._begin(self._plan(config), learnt, worth)
 
     def reconfigure(self, config: Config) -> None:
@@ -155,6 +157,8 @@ class Tuner:
             **control_fields(config, plan.sends),
             host_congestion=self.host_congestion.encode("ascii"),
         )
+        options = control_fields(config, plan.sends)
+        self.adoption.call(listeners=(options["honours"] or options["extends"]) and not self.dry_run)
         self.decide(time.monotonic())
 
     @property
@@ -173,6 +177,7 @@ class Tuner:
 
     def sample(self, now: float) -> None:
         """Takes in what connections did; `now` is monotonic seconds."""
+        self.adoption.step()
         self._absorb(*self.kernel.drain(), now)
 
     def sample_rest(self, now: float) -> None:

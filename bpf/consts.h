@@ -14,8 +14,13 @@
 #define SIDE_ACTIVE 0
 #define SIDE_PASSIVE 1
 
+/* In `adoptable`: what a socket older than the agent is. */
+#define ADOPT_LISTENER 1
+#define ADOPT_CONNECTION 2
+#define ADOPT_ENTRIES 65536 /* sockets of one walk; the agent walks again for more */
+
 /* How a connection was treated. */
-#define TREATMENT_OBSERVED 0 /* nothing may be applied: dry run or a lapsed lease */
+#define TREATMENT_OBSERVED 0 /* nothing may be applied: dry run, a lapsed lease, older than the agent */
 #define TREATMENT_HOLDOUT 1  /* drawn for the control group */
 #define TREATMENT_APPLIED 2
 
@@ -157,6 +162,7 @@ enum outcome {
 #define SOL_SOCKET_LEVEL 1
 #define OPTION_RECEIVE_LOW_WATER 18 /* SO_RCVLOWAT (include/uapi/asm-generic/socket.h) */
 #define OPTION_SAVE_SYN 27
+#define OPTION_CALLBACKS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, 6.12; BCC 0.26 does not know the name */
 #define OPTION_INITIAL_WINDOW_BYTES 1500 /* a segment's share of the receive window */
 
 /* include/uapi/asm-generic/errno.h: what bpf_load_hdr_opt answers where there is nothing to find */
@@ -195,5 +201,10 @@ enum counter {
     COUNTER_LEFT_OWN_WINDOW,
     COUNTER_LOST_ROWS_FULL,
     COUNTER_LOST_NO_STORAGE,
+    COUNTER_ADOPTED_LISTENER,
+    COUNTER_ADOPTED_CONNECTION,
+    COUNTER_UNADOPTED_OLD_KERNEL,
+    COUNTER_UNADOPTED_REFUSED,
+    COUNTER_UNADOPTED_NO_STORAGE,
     COUNTERS,
 };

@@ -35,6 +35,8 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
         }
         if (side == SIDE_PASSIVE)
             connection->chose_congestion = differs_from_host(skops, settings);
+        if (settings->extends | settings->honours)
+            connection->chose_user_timeout = has_user_timeout(skops);
     }
 
     mask_address(connection->key.address, remote, policy->path_bits);

@@ -26,3 +26,6 @@ BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 /* CLONE: an accepted socket starts with a copy of its listener's. One storage for everything, because creating it is the
  * dearest part of a short connection. */
 BPF_F_TABLE("sk_storage", int, struct connection, connections, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+
+/* Sockets older than the agent that may be adopted, by cookie; filled for a walk over them and emptied after it. */
+BPF_F_TABLE("hash", u64, u32, adoptable, ADOPT_ENTRIES, BPF_F_NO_PREALLOC);

@@ -144,6 +144,10 @@ static __always_inline void begin_transfer(struct connection *connection, u64 no
     connection->lost_since_event = 0;
 }
 
+/* What is watched of a connection. */
+#define OBSERVED_CALLBACKS                                                                                             \
+    (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RETRANS_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
+
 static __always_inline void observe_established(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
     u32 window = skops->snd_cwnd;
@@ -154,9 +158,7 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     connection->first_window = window;
     connection->handshake_retransmitted = skops->total_retrans;
     connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
-    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG |
-                                         BPF_SOCK_OPS_RETRANS_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG |
-                                         BPF_SOCK_OPS_STATE_CB_FLAG);
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
 
 static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
@@ -298,8 +300,10 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
             add_transfer(&row->received, bytes, (now - connection->established_ns) / 1000);
     }
     if (new == STATE_CLOSE) {
-        add_first_window(skops, connection, row);
-        add(&row->closed, 1);
+        if (!connection->adopted) {
+            add_first_window(skops, connection, row);
+            add(&row->closed, 1);
+        }
         flush(skops, connection, row, now);
     }
 }

@@ -22,6 +22,27 @@ static __always_inline void remember_choice(struct bpf_sockopt *call)
         connection->key.arms[DIMENSION_CONGESTION] = ARM_NONE;
 }
 
+/* What accepted sockets need of their listener before they are ours: the SYN's options kept, */
+static __always_inline int keeps_syns(const struct control *settings)
+{
+    return settings->honours | settings->extends;
+}
+
+/* and a word in the SYN-ACK. */
+static __always_inline int writes_synacks(const struct control *settings)
+{
+    return settings->extends | (settings->honours && settings->thinning_max);
+}
+
+/* Whether the application has SYNs kept, in a way of its own: with TCP_SAVE_SYN 2 the link layer's header too. Kernels
+ * before 6.1 cannot tell. */
+static __always_inline int has_saved_syns(void *context)
+{
+    union stack_int found = {};
+
+    return !bpf_getsockopt(context, SOL_TCP, OPTION_SAVE_SYN, &found.value, sizeof(found.value)) && found.value;
+}
+
 /* A listener that began under our eyes has a storage; what it did not choose was not chosen. */
 static __always_inline void remember_listener(struct bpf_sock_ops *skops)
 {
@@ -34,10 +55,9 @@ static __always_inline void remember_listener(struct bpf_sock_ops *skops)
     settings = control.lookup(&zero.value);
     if (!settings)
         return;
-    /* What the accepted sockets need before they are ours: the SYN's options kept, and a word in the SYN-ACK. */
-    if (settings->honours | settings->extends)
+    if (keeps_syns(settings) && !has_saved_syns(skops))
         bpf_setsockopt(skops, SOL_TCP, OPTION_SAVE_SYN, &yes.value, sizeof(yes.value));
-    if (settings->extends | (settings->honours && settings->thinning_max))
+    if (writes_synacks(settings))
         bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
@@ -51,4 +71,13 @@ static __always_inline int differs_from_host(struct bpf_sock_ops *skops, const s
         return 1;
     __builtin_memcpy(host, settings->host_congestion, sizeof(host));
     return name[0] != host[0] || name[1] != host[1];
+}
+
+/* Whether the socket has a user timeout already, from a listener older than the agent. Kernels before 6.1 cannot tell;
+ * then it counts as chosen. */
+static __always_inline int has_user_timeout(struct bpf_sock_ops *skops)
+{
+    union stack_int found = {};
+
+    return bpf_getsockopt(skops, SOL_TCP, OPTION_USER_TIMEOUT, &found.value, sizeof(found.value)) || found.value;
 }

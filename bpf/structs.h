@@ -155,7 +155,8 @@ struct connection {
     u8 syn_acknowledged; /* the SYN is among the acknowledged bytes: active opens */
     u8 fin_acknowledged;
     u8 fin_received;
-    u8 reserved[2];
+    u8 adopted; /* older than the agent; observed from the next callback on */
+    u8 reserved;
     u32 timeouts;
     u64 established_ns;
     u64 transfer_began_ns;

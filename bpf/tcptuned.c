@@ -18,20 +18,42 @@
 #include "grant.h"
 #include "establish.h"
 #include "thin.h"
+#include "adopt.h"
 
-static __always_inline struct connection *connection_of(struct bpf_sock_ops *skops)
+/* What happens to an open connection. */
+static __always_inline void observe(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
     struct connection *connection = sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
 
-    return connection && connection->observed ? connection : NULL;
+    if (!connection)
+        return;
+    if (!connection->observed) {
+        if (connection->adopted)
+            begin_adopted(skops, connection);
+        return;
+    }
+    switch (skops->op) {
+    case BPF_SOCK_OPS_RTT_CB:
+        observe_round(skops, connection);
+        keep_ack_delay(skops, connection);
+        send_changed(skops, connection);
+        break;
+    case BPF_SOCK_OPS_RETRANS_CB:
+        observe_retransmission(skops, connection);
+        break;
+    case BPF_SOCK_OPS_RTO_CB:
+        observe_timeout(connection);
+        break;
+    case BPF_SOCK_OPS_STATE_CB:
+        observe_state(skops, connection);
+        break;
+    }
 }
 
 /* sock_ops: the switch. `reply` is never touched, so that other programs' answers stand. */
 int tcptuned_ops(struct bpf_sock_ops *skops)
 {
-    struct connection *connection;
-
     switch (skops->op) {
     case BPF_SOCK_OPS_TCP_CONNECT_CB:
         send_connect(skops);
@@ -55,27 +77,10 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
         establish(skops, SIDE_PASSIVE);
         break;
     case BPF_SOCK_OPS_RTT_CB:
-        connection = connection_of(skops);
-        if (connection) {
-            observe_round(skops, connection);
-            keep_ack_delay(skops, connection);
-            send_changed(skops, connection);
-        }
-        break;
     case BPF_SOCK_OPS_RETRANS_CB:
-        connection = connection_of(skops);
-        if (connection)
-            observe_retransmission(skops, connection);
-        break;
     case BPF_SOCK_OPS_RTO_CB:
-        connection = connection_of(skops);
-        if (connection)
-            observe_timeout(connection);
-        break;
     case BPF_SOCK_OPS_STATE_CB:
-        connection = connection_of(skops);
-        if (connection)
-            observe_state(skops, connection);
+        observe(skops);
         break;
     }
     return 1;

@@ -54,6 +54,7 @@ class StillKernel:
          *((name, "u1") for name in ("congestion", "window", "ack_segments", "ack_divisor", "announces"))]
     )  # fmt: skip
     attached = (Path("/sys/fs/cgroup"),)
+    no_iterator = "capability"
 
     def control(self, **fields: Any) -> None:
         del fields

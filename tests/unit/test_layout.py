@@ -24,7 +24,7 @@ LEAVES = {
     "policies": "policy", "arms": "arm", "control": "control", "rows_a": "row", "rows_b": "row", "rtt": "rtt_histogram",
     "sends": "sends", "algorithms": "arm",
 }  # fmt: skip
-PLAIN = {"counters": np.uint64, "extensions": np.uint64, "honoured": np.uint32}
+PLAIN = {"counters": np.uint64, "extensions": np.uint64, "honoured": np.uint32, "adoptable": np.uint32}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,8 @@ def test_every_map_is_known_here(objects: Objects) -> None:
     assert {*LEAVES, *PLAIN} == set(objects.maps)
     for name, kind in PLAIN.items():
         assert objects.maps[name].leaf == kind, name
-    for name in {*LEAVES, *PLAIN} - set(KEYS):
+    assert objects.maps["adoptable"].key == np.uint64  # a socket's cookie
+    for name in {*LEAVES, *PLAIN} - {*KEYS, "adoptable"}:
         assert objects.maps[name].key.itemsize == 4, name  # an array's index
 
 
@@ -155,6 +156,7 @@ def test_sizes_follow_the_constants(objects: Objects) -> None:
         "arms": limits["DIMENSIONS"] * limits["ARMS"], "control": 1, "rtt": limits["GROUPS"],
         "counters": len(counter_names()), "sends": limits["GROUPS"], "honoured": expected["HONOURED_ENTRIES"],
         "algorithms": limits["ALGORITHMS"], "extensions": limits["EXTENSIONS"] * limits["OUTCOME_ROOM"],
+        "adoptable": limits["ADOPT_ENTRIES"],
     }  # fmt: skip
 
 
