@@ -58,7 +58,7 @@ def test_as_root_the_programs_are_built_and_attached_and_nothing_stays() -> None
     assert (done.returncode, done.stderr) == (0, "")
     found = assert_complete(json.loads(done.stdout))
     for name in ("kernel", "CAP_BPF", "CAP_NET_ADMIN", "cgroup v2", "cgroup auto", "BCC", "libbpf", "bpf system call",
-                 "programs", "attaching", "batches"):  # fmt: skip
+                 "programs", "older sockets", "attaching", "batches"):  # fmt: skip
         assert found[name]["state"] == "ok", found[name]
     assert found["kernel"]["value"] == os.uname().release
     assert not list(mount_point().glob("tcptuned-doctor-*"))
