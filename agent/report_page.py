@@ -52,6 +52,7 @@ def render(facts: Mapping[str, Any]) -> str:
         "<h2>Over time</h2>", _time(facts["history"]),
         "<h2>Path by path</h2>", _paths(facts["paths"]),
         "<h2>Arms tried</h2>", _arms(facts["status"]),
+        _guard(facts["journal"]),
         "<h2>Decisions</h2>", _journal(facts),
     )  # fmt: skip
     return (
@@ -253,6 +254,15 @@ def _arms(status: Mapping[str, Any] | None) -> str:
         caption = f"{dimension['name']} ({dimension['law']}). Held to be best: {held}."
         figures.append(_figure(bars(counts, unit="transfers since the start"), caption))
     return f'<div class="figures">{"".join(figures)}</div>'
+
+
+def _guard(entries: Sequence[Mapping[str, Any]]) -> str:
+    found = [entry for entry in entries if entry["dimension"] == "guard"][:_ENTRIES]
+    if not found:
+        return ""
+    keys = ("path", "group", "before", "after", "reason")
+    rows = ((moment(entry["time"]), *(entry[key] for key in keys)) for entry in found)
+    return f"<h2>What the guard did</h2>{table(('when (UTC)', 'path', 'group', 'from', 'to', 'why'), rows)}"
 
 
 def _journal(facts: Mapping[str, Any]) -> str:

@@ -247,6 +247,18 @@ def test_no_text_becomes_markup(config: Config, poison: str) -> None:
         assert sum(poison[:30].lstrip("_") in text for text in page.text) > 10
 
 
+def test_what_the_guard_did_has_a_place_of_its_own(config: Config) -> None:
+    facts = collect(config)
+    assert "What the guard did" not in harmless(render(facts)).words
+    took = dataclasses.replace(entry(1.7e9, reason="<b>harm</b>"), dimension="guard")
+    facts["journal"].append(dataclasses.asdict(took))
+    html = render(facts)
+    assert "What the guard did" in harmless(html).words
+    part = html[html.index("What the guard did") : html.index("<h2>Decisions")]
+    assert "&lt;b&gt;harm&lt;/b&gt;" in part
+    assert "why" not in part.replace("why</th>", "")
+
+
 def test_a_journal_of_nonsense_is_left_out(config: Config) -> None:
     good = json.dumps(dataclasses.asdict(entry(1.7e9, reason="the only one")))
     lines = ["", "{", "[]", "5", "{}", "[" * 100_000, good.replace('"default"', "{}"), good]

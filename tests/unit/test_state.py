@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import threading
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -256,6 +257,46 @@ def test_the_keeper_saves_at_its_end(tmp_path: Path) -> None:
     assert health.state_bytes == (tmp_path / state.FILE).stat().st_size
     assert health.state_saved == pytest.approx(time.time(), abs=60)
     assert state.load(tmp_path) is not None
+
+
+def test_a_disk_that_hangs_holds_up_the_end_no_longer_than_it_may(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "INTERVAL", 0.0)
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def stuck(descriptor: int) -> None:
+        del descriptor
+        hangs.set()
+        goes_on.wait(30)
+
+    monkeypatch.setattr(os, "fsync", stuck)
+    keeper = Keeper(tmp_path, Health(), taught_learnt)
+    keeper.start()
+    assert hangs.wait(10)
+    keeper.end(0.1)
+    assert "what was learnt last is lost" in caplog.text
+    assert not (tmp_path / state.FILE).exists()
+    goes_on.set()
+    keeper.end(10)
+    assert state.load(tmp_path) is not None
+
+
+def test_the_keeper_saves_again_and_again_but_large_files_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(state, "save", lambda *_, **__: len(waits) * 64_000_000)
+    health = Health()
+    keeper = Keeper(tmp_path, health, taught_learnt)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) == 4
+
+    monkeypatch.setattr(keeper._stop, "wait", wait)
+    keeper._run()
+    assert waits == [60.0, 250.0, 500.0, 750.0]
 
 
 def forge(folder: Path, **changes: Any) -> None:
