@@ -17,7 +17,7 @@ from agent.lab.lab import Lab, PathCounters
 from agent.lab.paper_ack_result import STRATEGIES, Measured, ack_figures, ack_table, pooled_table, verdicts
 from agent.lab.paper_agents import Agents, both_agents
 from agent.lab.paper_result import Found, Progress
-from agent.lab.scenarios import load_scenarios
+from agent.lab.paths import load_paths
 from agent.lab.spec import FULL_PACKET, LinkSpec, PathSpec
 from agent.lab.workload import Completion, Transfer
 
@@ -50,7 +50,7 @@ class _Link:
 
 def ack_links() -> dict[str, _Link]:
     """What is measured, by name: the scenarios, a long path and a lossy one."""
-    links = {f"scenario {number}": _Link(spec) for number, spec in load_scenarios().items()}
+    links = {f"scenario {number}": _Link(spec) for number, spec in load_paths().items()}
     links["long"] = _Link(PathSpec.symmetric("long", rate_mbps=50, delay_ms=50, queue_packets=400))
     # By bbr: what cubic gets through there is a matter of luck.
     lossy = PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=200, loss=0.01)
@@ -100,7 +100,7 @@ def measure_ack(progress: Progress, *, quick: bool) -> Found:
         title="ACKs asked for by the sender of the data",
         setting=f"{rounds} rounds, strategies in random order: a download of {seconds:g} s by cubic (by bbr where 1 % "
         f"is lost), then objects of 100 KB for {seconds:g} s that fill at most half of the link. Scenarios are the "
-        "eighteen of Pantheon (agent/lab/scenarios.yaml). The server's agent asks, the client's grants.",
+        "eighteen of Pantheon (agent/lab/paths.yaml). The server's agent asks, the client's grants.",
         tables=[pooled_table(found), *(ack_table(f"{name}: {_text(links[name])}", of) for name, of in found.items())],
         figures=ack_figures(found),
         notes=[

@@ -23,7 +23,7 @@ __all__ = ["OBJECTS", "measure_window"]
 _PATHS = {
     "long, 100 ms": PathSpec.symmetric("long", rate_mbps=50, delay_ms=50, queue_packets=400),
     "near, 20 ms": PathSpec.symmetric("near", rate_mbps=50, delay_ms=10, queue_packets=100),
-    # The eighteen scenarios' own: a third of the bandwidth-delay product (scenarios.yaml, 16).
+    # The eighteen scenarios' own: a third of the bandwidth-delay product (paths.yaml, 16).
     "short queue, 60 ms": PathSpec.symmetric("short queue", rate_mbps=12, delay_ms=30, queue_packets=20),
 }
 _WINDOWS = (2, 4, 10, 20, 40)

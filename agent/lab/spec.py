@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -119,19 +120,23 @@ class PathSpec:
         policer: bool = False,
         arrivals: Literal["constant", "poisson"] = "constant",
         ack_burst: AckBurst | None = None,
+        trace: Mapping[Direction, str] | None = None,
         addresses: int = 1,
     ) -> PathSpec:
         """A path as the emulation scenarios of Pantheon describe one (Yan et al., USENIX ATC 2018).
 
         Everything rules the data's direction, server to client. The way back has the same delay and jitter, the same
         constant rate, a queue of 1,000 packets, and loses nothing: what is studied is the data's way. With `ack_burst`
-        the way back releases packets in those bursts instead of at the rate.
+        the way back releases packets in those bursts instead of at the rate; with `trace` both directions follow files,
+        which must then be given for both.
         """
+        trace = trace or {}
         down = LinkSpec(
             rate_mbps=rate_mbps, delay_ms=delay_ms, jitter_ms=jitter_ms, loss=loss, queue_packets=queue_packets,
-            policer=policer, arrivals=arrivals,
+            policer=policer, arrivals=arrivals, trace=trace.get("down"),
         )  # fmt: skip
         up = LinkSpec(
             rate_mbps=None if ack_burst else rate_mbps, delay_ms=delay_ms, jitter_ms=jitter_ms, ack_burst=ack_burst,
+            trace=trace.get("up"),
         )  # fmt: skip
         return cls(name=name, down=down, up=up, addresses=addresses)
