@@ -41,9 +41,10 @@ class AgentProcess:
     LabError with the end of the agent's log.
     """
 
-    def __init__(self, lab: Lab, settings: Mapping[str, Any], *, side: Side = "server") -> None:
+    def __init__(self, lab: Lab, settings: Mapping[str, Any], *, side: Side = "server", port: int = _PORT) -> None:
         self._lab = lab
         self._settings = settings
+        self._port = port
         self._side: Side = side
         self._cgroup = lab.server_cgroup if side == "server" else lab.client_cgroup
         self._namespace = lab.server_namespace if side == "server" else lab.client_namespace
@@ -138,24 +139,29 @@ class AgentProcess:
         file = Path(self._folder.name, "tcptuned.yaml")
         own = {
             "attach": {"cgroups": [str(self._cgroup)]},
-            "web": {"listen": f"127.0.0.1:{_PORT}"},
+            "web": {"listen": f"127.0.0.1:{self._port}"},
             "state_dir": str(Path(self._folder.name, "state")),
         }
         file.write_text(yaml.safe_dump({**settings, **own}), encoding="utf-8")
         return file
 
-    def _health(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """What it does, as `tcptuned status --json`."""
         code, body = self._get("/api/v1/status")
         if code != 200:
             raise LabError(f"the agent does not answer; its log ends:\n{self.log_end()}")
-        health: dict[str, Any] = json.loads(body)["health"]
+        status: dict[str, Any] = json.loads(body)
+        return status
+
+    def _health(self) -> dict[str, Any]:
+        health: dict[str, Any] = self.status()["health"]
         return health
 
     def _get(self, target: str) -> tuple[int, bytes]:
         """Status code and body; code 0 if nobody answered."""
 
         def ask() -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", _PORT, timeout=_TIMEOUT)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT)
             try:
                 connection.request("GET", target)
                 response = connection.getresponse()

@@ -1,0 +1,69 @@
+"""Who competes in the bench: every contender has a client network and links of its own on every path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from agent.lab.spec import PathSpec
+
+__all__ = [
+    "ALGORITHMS", "CONTENDERS", "DEFAULT", "NULL", "RFC9040", "RIPTIDE", "SIBLING", "STATIC", "TCPTUNED", "WINDOWS",
+    "Contender", "networks_of", "path_name",
+]  # fmt: skip
+
+# The ladder of controllers/initial_window.py and the window that a thesis found to be most of the gain.
+WINDOWS = (10, 14, 20, 24, 28, 40, 56, 80)
+ALGORITHMS = ("cubic", "bbr")
+FIRST_OCTET = 11  # the n-th path's networks are 11.n.0.0/16: a parent network of their own for each path
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to choose for connections.
+
+    `kind`: static, every connection has `window` and `algorithm`; riptide, the mean of the windows seen so far; agent,
+    an agent decides, with a law for the initial window.
+    """
+
+    name: str
+    kind: Literal["static", "riptide", "agent"]
+    window: int = 10
+    algorithm: str = "cubic"
+    law: str = "trial"
+    sibling: bool = False  # a second network behind the same path, met when the first is well known
+
+
+DEFAULT = Contender("default", "static")
+NULL = Contender("null", "static")  # the default once more: must show no difference
+STATIC = tuple(
+    Contender(f"{algorithm}-iw{window}", "static", window, algorithm)
+    for algorithm in ALGORITHMS
+    for window in WINDOWS
+    if (window, algorithm) != (DEFAULT.window, DEFAULT.algorithm)
+)
+RIPTIDE = Contender("riptide-like", "riptide")
+RFC9040 = Contender("rfc9040", "agent", law="rfc9040")
+TCPTUNED = Contender("tcptuned", "agent")
+SIBLING = Contender("tcptuned-sibling", "agent", sibling=True)
+CONTENDERS = (DEFAULT, NULL, *STATIC, RIPTIDE, RFC9040, TCPTUNED, SIBLING)
+
+
+def path_name(number: int, contender: Contender) -> str:
+    """What the laboratory calls the contender's links on path `number`."""
+    return f"{number}/{contender.name}"
+
+
+def networks_of(paths: dict[int, PathSpec], contenders: Sequence[Contender] = CONTENDERS) -> list[PathSpec]:
+    """Every path once for every contender."""
+    return [
+        replace(
+            spec,
+            name=path_name(number, contender),
+            ipv4=f"{FIRST_OCTET}.{number}.{position}.0/24",
+            ipv6=f"fd11:{number:x}:{position:x}::/48",
+        )
+        for number, spec in paths.items()
+        for position, contender in enumerate(contenders)
+    ]
