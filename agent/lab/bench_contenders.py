@@ -9,8 +9,20 @@ from typing import Literal
 from agent.lab.spec import PathSpec
 
 __all__ = [
-    "ALGORITHMS", "CONTENDERS", "DEFAULT", "NULL", "RFC9040", "RIPTIDE", "SIBLING", "STATIC", "TCPTUNED", "WINDOWS",
-    "Contender", "networks_of", "path_name",
+    "ALGORITHMS",
+    "ALL",
+    "DEFAULT",
+    "FEW",
+    "NULL",
+    "RFC9040",
+    "RIPTIDE",
+    "SIBLING",
+    "STATIC",
+    "TCPTUNED",
+    "WINDOWS",
+    "Contender",
+    "networks_of",
+    "path_name",
 ]  # fmt: skip
 
 # The ladder of controllers/initial_window.py and the window that a thesis found to be most of the gain.
@@ -47,7 +59,12 @@ RIPTIDE = Contender("riptide-like", "riptide")
 RFC9040 = Contender("rfc9040", "agent", law="rfc9040")
 TCPTUNED = Contender("tcptuned", "agent")
 SIBLING = Contender("tcptuned-sibling", "agent", sibling=True)
-CONTENDERS = (DEFAULT, NULL, *STATIC, RIPTIDE, RFC9040, TCPTUNED, SIBLING)
+ALL = (DEFAULT, NULL, *STATIC, RIPTIDE, RFC9040, TCPTUNED, SIBLING)
+# Without the arms among which the best is looked for.
+FEW = (
+    DEFAULT, *(each for each in STATIC if each.name in ("cubic-iw24", "cubic-iw40", "bbr-iw10")),
+    RIPTIDE, RFC9040, TCPTUNED,
+)  # fmt: skip
 
 
 def path_name(number: int, contender: Contender) -> str:
@@ -55,7 +72,7 @@ def path_name(number: int, contender: Contender) -> str:
     return f"{number}/{contender.name}"
 
 
-def networks_of(paths: dict[int, PathSpec], contenders: Sequence[Contender] = CONTENDERS) -> list[PathSpec]:
+def networks_of(paths: dict[int, PathSpec], contenders: Sequence[Contender]) -> list[PathSpec]:
     """Every path once for every contender."""
     return [
         replace(

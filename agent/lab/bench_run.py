@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -17,40 +16,33 @@ from typing import Any
 
 from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
-from agent.lab.bench_contenders import CONTENDERS, RFC9040, TCPTUNED, WINDOWS, Contender, networks_of, path_name
+from agent.lab.bench_contenders import RFC9040, TCPTUNED, WINDOWS, Contender, networks_of, path_name
 from agent.lab.bench_kernel import FixedArms
+from agent.lab.bench_workloads import Workload, plan_for
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer
 
-__all__ = ["Cell", "Plan", "Run", "run_cells"]
+__all__ = ["Cell", "Run", "run_cells"]
 
 _SETTLE = 2.5  # seconds until the last rows have been read
 _PORTS = {TCPTUNED.name: 9877, RFC9040.name: 9878}
 _RIPTIDE_SHARE = 0.3  # of the newest window in the mean
+_RFC9040_LEARNING = 3
 _TIMEOUT = 120.0  # seconds for one object
+_CAPACITY_MBPS = 90.0  # what the emulator carries without being late
+_LOOK_AHEAD = 4000  # tickets
 # The longest a connection stays on these paths keeps a worker busy; more workers than this and the emulator is late.
 _AT_ONCE_PER_PROCESSOR = 8
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How many connections of `size` bytes: `rounds` of learning, in each of which every static contender makes one and
-    tcptuned `learning`; then `compared` rounds in which everybody makes one."""
-
-    size: int = 100_000
-    rounds: int = 20
-    learning: int = 10
-    compared: int = 24
-    seed: int = 1
-
-
 @dataclass
 class Run:
-    """One contender on one path: seconds of every object in order, those of learning first; counts of both parts."""
+    """One contender on one path: size (index of the plan's) and seconds of every object in order, or Mb/s of a transfer
+    without end; learning first. Counts of both parts."""
 
-    learned: list[float] = field(default_factory=list)
-    compared: list[float] = field(default_factory=list)
+    learned: list[tuple[int, float]] = field(default_factory=list)
+    compared: list[tuple[int, float]] = field(default_factory=list)
     failures: int = 0
     counts_learned: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -61,6 +53,7 @@ class Cell:
     """One path with one workload: the contenders' runs by name, and what the agent says of the path at the end."""
 
     path: int
+    workload: str
     plan: dict[str, Any]
     runs: dict[str, Run]
     explained: dict[str, Any]
@@ -73,10 +66,11 @@ class Cell:
 
 
 def run_cells(
-    paths: dict[int, PathSpec], plan: Plan, *, processors: int, progress: Callable[[str], None]
-) -> list[Cell]:
-    """All paths side by side. Raises LabError."""
-    stage = _Stage(paths, plan, progress)
+    paths: dict[int, PathSpec], workload: Workload, *, budget: float, processors: int, seed: int,
+    progress: Callable[[str], None],
+) -> list[Cell]:  # fmt: skip
+    """One workload on all paths side by side, each in about `budget` seconds. Raises LabError."""
+    stage = _Stage(paths, workload, budget, seed, progress)
     with ExitStack() as stack:
         stage.open(stack)
         stage.play(stage.learning_tickets(), processors * _AT_ONCE_PER_PROCESSOR)
@@ -89,21 +83,27 @@ def run_cells(
 class _Ticket:
     path: int
     contender: Contender
+    turn: int
     compared: bool
 
 
 class _Stage:
-    def __init__(self, paths: dict[int, PathSpec], plan: Plan, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, paths: dict[int, PathSpec], workload: Workload, budget: float, seed: int, progress: Callable[[str], None]
+    ) -> None:
         self._paths = paths
-        self._plan = plan
+        self._workload = workload
+        self._contenders = workload.contenders
+        self._plans = {number: plan_for(workload, path, budget=budget) for number, path in paths.items()}
         self._progress = progress
-        self._random = random.Random(plan.seed)
-        self._runs = {(number, each.name): Run() for number in paths for each in CONTENDERS}
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._runs = {(number, each.name): Run() for number in paths for each in self._contenders}
         self._windows: dict[int, float] = dict.fromkeys(paths, 10.0)
         self._lock = threading.Lock()
 
     def open(self, stack: ExitStack) -> None:
-        self._lab = stack.enter_context(Lab(networks_of(self._paths), seed=self._plan.seed))
+        self._lab = stack.enter_context(Lab(networks_of(self._paths, self._contenders), seed=self._seed))
         self._agents = {
             each.name: stack.enter_context(
                 AgentProcess(self._lab, self._settings(each), port=_PORTS[each.name])
@@ -113,11 +113,11 @@ class _Stage:
         # After the agents, so that it sees the windows that they set.
         self._fixed = stack.enter_context(FixedArms(self._lab.server_cgroup))
         for number in self._paths:
-            for each in CONTENDERS:
+            for each in self._contenders:
                 self._fixed.choose(self._network(number, each), each.window, each.algorithm)
 
     def _settings(self, agent: Contender) -> dict[str, Any]:
-        mine = [each for each in CONTENDERS if each.kind == "agent" and each.law == agent.law]
+        mine = [each for each in self._contenders if each.kind == "agent" and each.law == agent.law]
         rules: list[dict[str, Any]] = [{"match": ["0.0.0.0/0", "::/0"], "exclude": True}]
         rules += [
             {"match": [str(self._network(number, each)) for each in mine], "group": f"path{number}"}
@@ -132,20 +132,24 @@ class _Stage:
         return self._lab.network(path_name(number, contender))  # type: ignore[return-value]
 
     def learning_tickets(self) -> Iterator[_Ticket]:
-        agents = Counter({TCPTUNED.name: self._plan.learning, RFC9040.name: 3})
-        for _ in range(self._plan.rounds):
+        """In each round everybody once, the agents more often: they have to find out what the static ones are told."""
+        for turn in range(max(plan.rounds for plan in self._plans.values())):
             yield from self._shuffled(
-                _Ticket(number, each, compared=False)
-                for number in self._paths
-                for each in CONTENDERS
+                _Ticket(number, each, turn, compared=False)
+                for number, plan in self._plans.items()
+                if turn < plan.rounds
+                for each in self._contenders
                 if not each.sibling
-                for _ in range(agents[each.name] or 1)
+                for _ in range({TCPTUNED.name: plan.learning, RFC9040.name: _RFC9040_LEARNING}.get(each.name, 1))
             )
 
     def compared_tickets(self) -> Iterator[_Ticket]:
-        for _ in range(self._plan.compared):
+        for turn in range(max(plan.compared for plan in self._plans.values())):
             yield from self._shuffled(
-                _Ticket(number, each, compared=True) for number in self._paths for each in CONTENDERS
+                _Ticket(number, each, turn, compared=True)
+                for number, plan in self._plans.items()
+                if turn < plan.compared
+                for each in self._contenders
             )
 
     def _shuffled(self, tickets: Iterator[_Ticket]) -> list[_Ticket]:
@@ -155,7 +159,7 @@ class _Stage:
 
     def play(self, tickets: Iterator[_Ticket], workers: int) -> None:
         """Hands out the tickets in order; one contender makes one connection at a time on a path."""
-        waiting = _Queue(tickets)
+        waiting = _Queue(tickets, {number: plan.load_mbps for number, plan in self._plans.items()})
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]
         for each in threads:
             each.start()
@@ -177,15 +181,21 @@ class _Stage:
     def _connect(self, ticket: _Ticket) -> None:
         run = self._runs[ticket.path, ticket.contender.name]
         riptide = ticket.contender.kind == "riptide"
-        name = path_name(ticket.path, ticket.contender)
-        [done] = self._lab.run(
-            [Transfer(path=name, size=self._plan.size, state=riptide, timeout=_TIMEOUT)], timeout=_TIMEOUT + 10
-        )[0]
+        plan = self._plans[ticket.path]
+        # The sizes in turn, so that all contenders carry the same ones.
+        size = ticket.turn % len(plan.sizes) if plan.sizes else 0
+        transfer = Transfer(
+            path=path_name(ticket.path, ticket.contender), size=plan.sizes[size] if plan.sizes else 1 << 40,
+            seconds=plan.seconds, cut=plan.seconds is not None, state=riptide and plan.seconds is None,
+            timeout=_TIMEOUT,
+        )  # fmt: skip
+        [done] = self._lab.run([transfer], timeout=_TIMEOUT + 10)[0]
         with self._lock:
             if done.error is not None:
                 run.failures += 1
                 return
-            (run.compared if ticket.compared else run.learned).append(done.seconds)
+            value = done.seconds if plan.seconds is None else done.mbps
+            (run.compared if ticket.compared else run.learned).append((size, value))
         if riptide and done.state:
             self._follow(ticket, done.state["tcp_info"]["snd_cwnd"])
 
@@ -206,7 +216,7 @@ class _Stage:
         keys = {
             b"\0" * 10 + b"\xff\xff" + self._network(number, each).network_address.packed: (number, each.name)
             for number in self._paths
-            for each in CONTENDERS
+            for each in self._contenders
         }
         return {keys[address]: counts for address, counts in found.items() if address in keys}
 
@@ -221,8 +231,9 @@ class _Stage:
         return [
             Cell(
                 path=number,
-                plan=asdict(self._plan),
-                runs={each.name: self._runs[number, each.name] for each in CONTENDERS},
+                workload=self._workload.name,
+                plan=asdict(self._plans[number]),
+                runs={each.name: self._runs[number, each.name] for each in self._contenders},
                 explained=self._agents[TCPTUNED.name].explain(self._lab.address(path_name(number, TCPTUNED))) or {},
                 uplift=uplifts.get(f"path{number}", {}),
                 late=late,
@@ -232,22 +243,25 @@ class _Stage:
 
 
 class _Queue:
-    """Tickets in order, but never two of one contender on one path at a time."""
+    """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries."""
 
-    def __init__(self, tickets: Iterator[_Ticket]) -> None:
+    def __init__(self, tickets: Iterator[_Ticket], loads: dict[int, float]) -> None:
         self._tickets = tickets
+        self._loads = loads
+        self._load = 0.0
         self._passed: list[_Ticket] = []
         self._busy: set[tuple[int, str]] = set()
         self._free = threading.Condition()
         self.error: LabError | None = None
 
     def take(self) -> _Ticket | None:
-        """The next ticket whose contender is idle; None at the end."""
+        """The next ticket that can be used now; waits for one; None at the end."""
         with self._free:
             while self.error is None:
                 ticket = self._next()
                 if ticket is not None:
                     self._busy.add((ticket.path, ticket.contender.name))
+                    self._load += self._loads[ticket.path]
                     return ticket
                 if not self._passed:
                     return None
@@ -256,18 +270,24 @@ class _Queue:
 
     def _next(self) -> _Ticket | None:
         for position, ticket in enumerate(self._passed):
-            if (ticket.path, ticket.contender.name) not in self._busy:
+            if self._fits(ticket):
                 return self._passed.pop(position)
-        for ticket in self._tickets:
-            if (ticket.path, ticket.contender.name) not in self._busy:
-                return ticket
-            self._passed.append(ticket)
+        while len(self._passed) < _LOOK_AHEAD and (fresh := next(self._tickets, None)) is not None:
+            if self._fits(fresh):
+                return fresh
+            self._passed.append(fresh)
         return None
+
+    def _fits(self, ticket: _Ticket) -> bool:
+        if (ticket.path, ticket.contender.name) in self._busy:
+            return False
+        return not self._busy or self._load + self._loads[ticket.path] <= _CAPACITY_MBPS
 
     def give_back(self, ticket: _Ticket) -> None:
         """The contender is idle again."""
         with self._free:
             self._busy.discard((ticket.path, ticket.contender.name))
+            self._load -= self._loads[ticket.path]
             self._free.notify_all()
 
     def fail(self, error: LabError) -> None:

@@ -1,0 +1,90 @@
+"""What the bench's connections carry, and how many of them a path gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.lab.bench_contenders import ALL, FEW, Contender
+from agent.lab.spec import LinkSpec, PathSpec
+
+__all__ = ["WORKLOADS", "Plan", "Workload", "estimated_seconds", "plan_for"]
+
+# Flow sizes of a web search cluster (Alizadeh et al., DCTCP, SIGCOMM 2010, figure 4), at the middle of each tenth of
+# the flows, in packets of 1,460 bytes.
+_WEB_SEARCH_PACKETS = (4, 6, 13, 19, 33, 53, 133, 667, 1333, 3333)
+_PACKET = 1460
+# One object takes at most so long, or a path of half a megabit would be asked for an hour by the largest.
+_LONGEST = 8.0  # seconds
+_ROUND_TRIPS = 4.0  # of an object, until its rate is what the path has
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What connections carry: `sizes` of objects in bytes, taken in turn, or one transfer without end of `seconds`.
+
+    First come `rounds` of learning, in each of which tcptuned makes `learning` connections and everybody else one, then
+    `compared` rounds in which all make one.
+    """
+
+    name: str
+    contenders: tuple[Contender, ...]
+    sizes: tuple[int, ...] = ()
+    seconds: float | None = None
+    rounds: int = 12
+    learning: int = 16
+    compared: int = 12
+
+
+WORKLOADS = {
+    each.name: each
+    for each in (
+        Workload("100KB", ALL, (100_000,)),
+        Workload("10KB", FEW, (10_000,), learning=8),
+        Workload("30KB", FEW, (30_000,), learning=8),
+        Workload("1MB", FEW, (1_000_000,), rounds=10, learning=8, compared=8),
+        Workload("websearch", FEW, tuple(_PACKET * each for each in _WEB_SEARCH_PACKETS), learning=8, compared=20),
+        Workload("mixed", FEW, (10_000, 30_000, 100_000, 1_000_000), learning=8, compared=16),
+        Workload("bulk", FEW, seconds=6.0, rounds=4, learning=4, compared=2),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A workload on one path: how many connections, and of which sizes."""
+
+    sizes: tuple[int, ...]
+    seconds: float | None
+    rounds: int
+    learning: int
+    compared: int
+    load_mbps: float  # what one connection asks of the emulator on average
+
+
+def plan_for(workload: Workload, path: PathSpec, *, budget: float) -> Plan:
+    """The workload cut down to what one contender can do on this path in about `budget` seconds."""
+    rate = _rate(path.down)
+    sizes = tuple(min(size, round(_LONGEST * rate * 1e6 / 8)) for size in workload.sizes)
+    seconds = workload.seconds or sum(estimated_seconds(path, size) for size in sizes) / len(sizes)
+    wanted = workload.rounds * workload.learning + workload.compared
+    share = min(1.0, budget / (seconds * wanted))
+    mean = sum(sizes) / len(sizes) if sizes else 0.0
+    return Plan(
+        sizes=sizes,
+        seconds=workload.seconds,
+        rounds=max(2, round(workload.rounds * share)),
+        learning=workload.learning,
+        compared=max(2, len(sizes), round(workload.compared * share)),
+        load_mbps=rate if workload.seconds else min(rate, mean * 8e-6 / seconds),
+    )
+
+
+def estimated_seconds(path: PathSpec, size: int) -> float:
+    """About how long an object takes."""
+    round_trip = (path.down.delay_ms + path.up.delay_ms) / 1000
+    return _ROUND_TRIPS * round_trip + size * 8e-6 / _rate(path.down)
+
+
+def _rate(link: LinkSpec) -> float:
+    """Mb/s, also where a trace or nothing says it."""
+    return link.rate_mbps or 10.0
