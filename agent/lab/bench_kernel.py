@@ -22,13 +22,15 @@ from agent.lab.bench_contenders import ALGORITHMS, WINDOWS
 from agent.loader import Loader
 from agent.rules import MAPPED_BITS, packed
 
-__all__ = ["COUNTS", "FixedArms"]
+__all__ = ["COUNTS", "TRANSFERS", "FixedArms"]
 
 # What is kept of `struct row`.
 COUNTS = (
     "closed", "sent_segments", "retransmitted_segments", "first_windows", "first_window_segments",
     "first_window_losses", "timeouts",
 )  # fmt: skip
+# And of its transfers sent: how many, and the sum of log2 of their microseconds, the agent's measure of an arm.
+TRANSFERS = ("transfers", "log_time")
 _SIZES = {"POLICY_ENTRIES": 4096, "ROW_ENTRIES": 16384, "HONOURED_ENTRIES": 16}
 _INTERVAL = 1.0  # seconds between two readings
 _LEASE = 6 * 3600.0  # seconds: nobody renews it
@@ -75,21 +77,25 @@ class FixedArms:
         with self._lock:
             self._kernel.publish(key, policy)
 
-    def counts(self) -> Mapping[bytes, dict[str, int]]:
-        """COUNTS of every network since the start, by its address as 16 bytes; complete two seconds after the end."""
+    def counts(self) -> Mapping[bytes, dict[str, float]]:
+        """COUNTS and TRANSFERS of every network since the start, by its address as 16 bytes; complete two seconds after
+        the end."""
         with self._lock:
             return {
-                address: dict(zip(COUNTS, (int(value) for value in sums), strict=True))
+                address: dict(zip((*COUNTS, *TRANSFERS), sums.tolist(), strict=True))
                 for address, sums in self._counts.items()
             }
 
     def _read(self) -> None:
+        scale = 1 << constants()["LOG_SHIFT"]
         while not self._stop.wait(_INTERVAL):
             with self._lock:
                 keys, rows = self._kernel.drain()
                 for key, row in zip(keys, rows, strict=True):
-                    sums = self._counts.setdefault(key["address"].tobytes(), np.zeros(len(COUNTS)))
-                    sums += [float(row[name]) for name in COUNTS]
+                    sums = self._counts.setdefault(key["address"].tobytes(), np.zeros(len(COUNTS) + len(TRANSFERS)))
+                    sent = row["sent"]
+                    sums[: len(COUNTS)] += [float(row[name]) for name in COUNTS]
+                    sums[len(COUNTS) :] += [float(sent["count"]), float(sent["log_time"]) / scale]
 
     def _arms(self) -> np.ndarray[Any, Any]:
         arms = constants()["ARMS"]

@@ -18,7 +18,7 @@ from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
 from agent.lab.bench_contenders import RFC9040, TCPTUNED, WINDOWS, Contender, networks_of, path_name
 from agent.lab.bench_kernel import FixedArms
-from agent.lab.bench_workloads import Workload, plan_for
+from agent.lab.bench_workloads import Plan, Workload, changed, plan_for
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer
@@ -29,11 +29,12 @@ _SETTLE = 2.5  # seconds until the last rows have been read
 _PORTS = {TCPTUNED.name: 9877, RFC9040.name: 9878}
 _RIPTIDE_SHARE = 0.3  # of the newest window in the mean
 _RFC9040_LEARNING = 3
+_SIBLING_LEARNING = 4
 _TIMEOUT = 120.0  # seconds for one object
 _CAPACITY_MBPS = 90.0  # what the emulator carries without being late
 _LOOK_AHEAD = 4000  # tickets
-# The longest a connection stays on these paths keeps a worker busy; more workers than this and the emulator is late.
-_AT_ONCE_PER_PROCESSOR = 8
+# Connections at once: most of them wait for slow paths.
+_AT_ONCE_PER_PROCESSOR = 24
 
 
 @dataclass
@@ -44,8 +45,8 @@ class Run:
     learned: list[tuple[int, float]] = field(default_factory=list)
     compared: list[tuple[int, float]] = field(default_factory=list)
     failures: int = 0
-    counts_learned: dict[str, int] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts_learned: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Cell:
 
     path: int
     workload: str
+    round_trip: float  # seconds, with empty queues
+    changes: bool  # the path became another after learning
     plan: dict[str, Any]
     runs: dict[str, Run]
     explained: dict[str, Any]
@@ -75,6 +78,7 @@ def run_cells(
         stage.open(stack)
         stage.play(stage.learning_tickets(), processors * _AT_ONCE_PER_PROCESSOR)
         stage.note_learned()
+        stage.change()
         stage.play(stage.compared_tickets(), processors * _AT_ONCE_PER_PROCESSOR)
         return stage.cells()
 
@@ -150,7 +154,22 @@ class _Stage:
                 for number, plan in self._plans.items()
                 if turn < plan.compared
                 for each in self._contenders
+                for _ in range(self._more(each, plan))
             )
+
+    def _more(self, contender: Contender, plan: Plan) -> int:
+        """Connections of a contender in a round of comparing: one, or more where its learning goes on."""
+        if contender.sibling:
+            return _SIBLING_LEARNING
+        return plan.learning if self._workload.change and contender is TCPTUNED else 1
+
+    def change(self) -> None:
+        """The path becomes another for everybody, if that is the workload."""
+        if self._workload.change is None:
+            return
+        for number, path in self._paths.items():
+            for each in self._contenders:
+                self._lab.change(path_name(number, each), down=changed(path.down, self._workload.change))
 
     def _shuffled(self, tickets: Iterator[_Ticket]) -> list[_Ticket]:
         found = list(tickets)
@@ -211,7 +230,7 @@ class _Stage:
         for key, counts in self._counts().items():
             self._runs[key].counts_learned = counts
 
-    def _counts(self) -> dict[tuple[int, str], dict[str, int]]:
+    def _counts(self) -> dict[tuple[int, str], dict[str, float]]:
         found = self._fixed.counts()
         keys = {
             b"\0" * 10 + b"\xff\xff" + self._network(number, each).network_address.packed: (number, each.name)
@@ -232,6 +251,8 @@ class _Stage:
             Cell(
                 path=number,
                 workload=self._workload.name,
+                round_trip=(self._paths[number].down.delay_ms + self._paths[number].up.delay_ms) / 1000,
+                changes=self._workload.change is not None,
                 plan=asdict(self._plans[number]),
                 runs={each.name: self._runs[number, each.name] for each in self._contenders},
                 explained=self._agents[TCPTUNED.name].explain(self._lab.address(path_name(number, TCPTUNED))) or {},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from agent.lab.bench_contenders import ALL, FEW, Contender
 from agent.lab.spec import LinkSpec, PathSpec
 
-__all__ = ["WORKLOADS", "Plan", "Workload", "estimated_seconds", "plan_for"]
+__all__ = ["WORKLOADS", "Change", "Plan", "Workload", "changed", "estimated_seconds", "plan_for"]
 
 # Flow sizes of a web search cluster (Alizadeh et al., DCTCP, SIGCOMM 2010, figure 4), at the middle of each tenth of
 # the flows, in packets of 1,460 bytes.
@@ -18,12 +19,16 @@ _LONGEST = 8.0  # seconds
 _ROUND_TRIPS = 4.0  # of an object, until its rate is what the path has
 
 
+Change = Literal["rate", "queue"]
+
+
 @dataclass(frozen=True)
 class Workload:
     """What connections carry: `sizes` of objects in bytes, taken in turn, or one transfer without end of `seconds`.
 
-    First come `rounds` of learning, in each of which tcptuned makes `learning` connections and everybody else one, then
-    `compared` rounds in which all make one.
+    First come `rounds` of learning, in each of which tcptuned makes `learning` connections and everybody else one. Then
+    come `compared` rounds in which all make one. With `change` the path becomes another between the two, and tcptuned goes on
+    making `learning`.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Workload:
     rounds: int = 12
     learning: int = 16
     compared: int = 12
+    change: Change | None = None
 
 
 WORKLOADS = {
@@ -44,9 +50,18 @@ WORKLOADS = {
         Workload("1MB", FEW, (1_000_000,), rounds=10, learning=8, compared=8),
         Workload("websearch", FEW, tuple(_PACKET * each for each in _WEB_SEARCH_PACKETS), learning=8, compared=20),
         Workload("mixed", FEW, (10_000, 30_000, 100_000, 1_000_000), learning=8, compared=16),
+        Workload("rate-changes", ALL, (100_000,), compared=18, change="rate"),
+        Workload("queue-changes", ALL, (100_000,), compared=18, change="queue"),
         Workload("bulk", FEW, seconds=6.0, rounds=4, learning=4, compared=2),
     )
 }
+
+
+def changed(link: LinkSpec, change: Change) -> LinkSpec:
+    """A fifth of the rate, or a tenth of the queue."""
+    if change == "rate":
+        return replace(link, rate_mbps=_rate(link) / 5)
+    return replace(link, queue_packets=max(1, (link.queue_packets or 1000) // 10))
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class Plan:
 
 def plan_for(workload: Workload, path: PathSpec, *, budget: float) -> Plan:
     """The workload cut down to what one contender can do on this path in about `budget` seconds."""
-    rate = _rate(path.down)
+    rate = _rate(path.down) / (5 if workload.change == "rate" else 1)
     sizes = tuple(min(size, round(_LONGEST * rate * 1e6 / 8)) for size in workload.sizes)
     seconds = workload.seconds or sum(estimated_seconds(path, size) for size in sizes) / len(sizes)
     wanted = workload.rounds * workload.learning + workload.compared

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Ratio", "paired_ratio", "quantile_ratio"]
+__all__ = ["Ratio", "mean_ratio", "paired_ratio", "quantile_ratio"]
 
 _RESAMPLES = 2000
 _INTERVAL = (2.5, 97.5)  # percent
@@ -40,6 +41,20 @@ def quantile_ratio(measured: Sequence[float], baseline: Sequence[float], quantil
     drawn = [rng.choice(sample, (_RESAMPLES, len(sample))) for sample in (ours, theirs)]
     logs = [np.log(np.quantile(each, quantile, axis=1)) for each in drawn]
     return _ratio(np.log(np.quantile(ours, quantile) / np.quantile(theirs, quantile)), logs[0] - logs[1])
+
+
+def mean_ratio(measured: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> Ratio:
+    """The ratio of means, averaged over kinds (element i of both is of kind i, such as a size) that both have."""
+    rng = _rng()
+    pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(measured, baseline, strict=True) if a and b]
+
+    def means(sample: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = rng.choice(sample, (_RESAMPLES, len(sample))).mean(axis=1)
+        return found
+
+    value = np.log(np.mean([a.mean() / b.mean() for a, b in pairs]))
+    drawn = np.log(np.mean([means(a) / means(b) for a, b in pairs], axis=0))
+    return _ratio(float(value), drawn)
 
 
 def _ratio(log: float, drawn: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Ratio:
