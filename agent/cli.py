@@ -77,7 +77,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench_parser(bench: argparse.ArgumentParser) -> None:
-    benches = bench.add_subparsers(required=True, metavar="BENCH")
+    bench.set_defaults(function=_bench)
+    bench.add_argument(
+        "--only", action="append", default=[], type=int, metavar="PATH",
+        help="the number of a path; may be given more than once (default: all)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--workload", action="append", default=[], metavar="NAME",
+        help="10KB, 30KB, 100KB, 1MB, websearch, mixed, rate-changes, queue-changes or bulk; may be given more than "
+        "once (default: 100KB)",
+    )  # fmt: skip
+    bench.add_argument("--paths", type=Path, metavar="FILE", help="other paths, in agent/lab/scenarios.yaml's form")
+    bench.add_argument("--quick", action="store_true", help="three paths in three minutes, with wide intervals")
+    bench.add_argument(
+        "--output", type=Path, metavar="DIR", help="keep what is measured there and go on from it; figures, index.html"
+    )
+    bench.add_argument("--json", action="store_true", help="print JSON")
+    benches = bench.add_subparsers(metavar="paper")
     text = "Repeat the experiments of 'Beyond socket options' (Tran and Bonaventure, 2019)."
     paper = benches.add_parser("paper", help=text, description=text)
     paper.set_defaults(function=_bench_paper)
@@ -176,6 +192,15 @@ def _demo(options: argparse.Namespace) -> int:
     from agent.lab.demo import show_demo  # noqa: PLC0415
 
     return show_demo(seconds=options.seconds, as_json=options.json)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from agent.lab.bench import show_bench  # noqa: PLC0415
+
+    return show_bench(
+        only=options.only, workloads=options.workload, paths=options.paths, quick=options.quick,
+        output=options.output, as_json=options.json,
+    )  # fmt: skip
 
 
 def _bench_paper(options: argparse.Namespace) -> int:

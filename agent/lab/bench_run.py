@@ -23,7 +23,7 @@ from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer
 
-__all__ = ["Cell", "Run", "run_cells"]
+__all__ = ["Cell", "Run", "connections", "run_cells"]
 
 _SETTLE = 2.5  # seconds until the last rows have been read
 _PORTS = {TCPTUNED.name: 9877, RFC9040.name: 9878}
@@ -66,6 +66,12 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+
+def connections(workload: Workload, paths: dict[int, PathSpec], budget: float) -> int:
+    """How many objects `run_cells` moves."""
+    stage = _Stage(paths, workload, budget, 0, lambda _: None)
+    return sum(1 for tickets in (stage.learning_tickets(), stage.compared_tickets()) for _ in tickets)
 
 
 def run_cells(

@@ -58,7 +58,8 @@ def _losses(cells: Sequence[Measured], oracles: bool) -> Table:
         Column("retransmitted %: default", 1), Column("tcptuned", 1), Column("tcptuned chose"),
     ]  # fmt: skip
     if oracles:
-        columns += [Column("within 10 % after", 0), Column("as a sibling", 0), Column("interval covers"), Column("ranks")]
+        columns += [Column("within 10 % after", 0), Column("as a sibling", 0)]
+        columns += [Column("interval covers"), Column("ranks")]
     rows: list[list[Cell]] = []
     for cell in cells:
         shares = [

@@ -27,8 +27,8 @@ class Workload:
     """What connections carry: `sizes` of objects in bytes, taken in turn, or one transfer without end of `seconds`.
 
     First come `rounds` of learning, in each of which tcptuned makes `learning` connections and everybody else one. Then
-    come `compared` rounds in which all make one. With `change` the path becomes another between the two, and tcptuned goes on
-    making `learning`.
+    come `compared` rounds in which all make one. With `change` the path becomes another between the two, and tcptuned
+    goes on making `learning`.
     """
 
     name: str
