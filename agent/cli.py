@@ -79,15 +79,15 @@ def _parser() -> argparse.ArgumentParser:
 def _bench_parser(bench: argparse.ArgumentParser) -> None:
     bench.set_defaults(function=_bench)
     bench.add_argument(
-        "--only", action="append", default=[], type=int, metavar="PATH",
-        help="the number of a path; may be given more than once (default: all)",
+        "--only", action="append", default=[], metavar="PATH",
+        help="the id of a path; may be given more than once (default: all)",
     )  # fmt: skip
     bench.add_argument(
         "--workload", action="append", default=[], metavar="NAME",
         help="10KB, 30KB, 100KB, 1MB, websearch, mixed, rate-changes, queue-changes or bulk; may be given more than "
         "once (default: 100KB)",
     )  # fmt: skip
-    bench.add_argument("--paths", type=Path, metavar="FILE", help="other paths, in agent/lab/scenarios.yaml's form")
+    bench.add_argument("--paths", type=Path, metavar="FILE", help="other paths, in agent/lab/paths.yaml's form")
     bench.add_argument("--quick", action="store_true", help="three paths in three minutes, with wide intervals")
     bench.add_argument(
         "--output", type=Path, metavar="DIR", help="keep what is measured there and go on from it; figures, index.html"

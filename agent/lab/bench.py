@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from agent.errors import UsageError
 from agent.lab.bench_result import Measured, measured
@@ -20,7 +21,7 @@ from agent.lab.paper_page import page
 from agent.lab.paper_plots import draw
 from agent.lab.paper_result import Found, Progress
 from agent.lab.paper_view import progress_view, show_found
-from agent.lab.scenarios import load_scenarios
+from agent.lab.paths import load_paths
 from agent.lab.spec import PathSpec
 from agent.preflight import require_system
 
@@ -33,34 +34,34 @@ _ABOUT = (
 )
 _BUDGET = 150.0  # seconds for one contender on one path
 _QUICK_BUDGET = 18.0
-_QUICK_PATHS = (4, 15, 18)
+_QUICK_PATHS = ("4", "15", "18")
 _PARTS = 2  # what is measured is kept after each: slow and fast paths in both
 _SEED = 1
 
 
 def show_bench(
-    *, only: Sequence[int], workloads: Sequence[str], paths: Path | None, quick: bool, output: Path | None,
+    *, only: Sequence[str], workloads: Sequence[str], paths: Path | None, quick: bool, output: Path | None,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Runs what is asked for and shows it; returns the exit code.
 
-    `only` are numbers of paths (none: all), `workloads` names (none: 100KB), `paths` a file like scenarios.yaml. With
+    `only` are names of paths (none: all), `workloads` names (none: 100KB), `paths` a file like paths.yaml. With
     `output`, every cell is kept there as it is measured and not measured again, and the folder gets results.json, a
     figure a workload and index.html. Raises UsageError, LabError.
     """
-    every = load_scenarios(paths)
-    if unknown := [number for number in only if number not in every]:
-        raise UsageError(f"--only {unknown[0]}: no such path; there are {', '.join(map(str, every))}")
+    every = load_paths(paths)
+    if unknown := [path for path in only if path not in every]:
+        raise UsageError(f"--only {unknown[0]}: no such path; there are {', '.join(every)}")
     if strange := [name for name in workloads if name not in WORKLOADS]:
         raise UsageError(f"--workload {strange[0]}: no such workload; there are {', '.join(WORKLOADS)}")
-    numbers = list(only) or list(_QUICK_PATHS if quick and paths is None else every)
+    names = list(only) or list(_QUICK_PATHS if quick and paths is None else every)
     require_system()
     # A bench that is told to end cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     results = []
     with progress_view(silent=as_json) as progress:
         for name in workloads or ("100KB",):
-            chosen = {number: every[number] for number in numbers}
+            chosen = {path: every[path] for path in names}
             results.append(_workload(WORKLOADS[name], chosen, quick, output, progress))
     text = json.dumps({"quick": quick, "workloads": [asdict(each) for each in results]}, allow_nan=False)
     if as_json:
@@ -76,7 +77,7 @@ def show_bench(
 
 
 def _workload(
-    workload: Workload, paths: dict[int, PathSpec], quick: bool, output: Path | None, progress: Progress
+    workload: Workload, paths: dict[str, PathSpec], quick: bool, output: Path | None, progress: Progress
 ) -> Found:
     if quick:
         workload = replace(workload, rounds=min(workload.rounds, 6), compared=min(workload.compared, 6))
@@ -85,10 +86,10 @@ def _workload(
     folder = output / "cells" if output is not None else None
     if folder is not None:
         _make(folder)
-    cells = {number: cell for number in paths if (cell := _kept(folder, workload.name, number, quick)) is not None}
-    missing = [number for number in paths if number not in cells]
+    cells = {path: cell for path in paths if (cell := _kept(folder, workload.name, path, quick)) is not None}
+    missing = [path for path in paths if path not in cells]
     for some in (missing[start::_PARTS] for start in range(min(_PARTS, len(missing)))):
-        share = {number: paths[number] for number in some}
+        share = {path: paths[path] for path in some}
         progress.begin(f"{workload.name}, {len(share)} paths", connections(workload, share, budget))
         fresh = run_cells(
             share, workload, budget=budget, processors=os.cpu_count() or 1, seed=_SEED,
@@ -100,22 +101,22 @@ def _workload(
             cells[each.path] = json.loads(text)
             if folder is not None:
                 _file(folder, workload.name, each.path).write_text(text, encoding="utf-8")
-    said: list[Measured] = [measured(cells[number]) for number in paths]
-    late = max(cells[number]["late"] for number in paths)
+    said: list[Measured] = [measured(cells[path]) for path in paths]
+    late = max(cells[path]["late"] for path in paths)
     setting = f"{len(paths)} paths, side by side; the emulator was at most {1000 * late:.1f} ms late"
     return found(workload.name, setting, said, time.monotonic() - began)
 
 
-def _kept(folder: Path | None, workload: str, number: int, quick: bool) -> dict[str, Any] | None:
+def _kept(folder: Path | None, workload: str, path: str, quick: bool) -> dict[str, Any] | None:
     """A cell measured before, of the same kind."""
-    if folder is None or not _file(folder, workload, number).exists():
+    if folder is None or not _file(folder, workload, path).exists():
         return None
-    values: dict[str, Any] = json.loads(_file(folder, workload, number).read_text(encoding="utf-8"))
+    values: dict[str, Any] = json.loads(_file(folder, workload, path).read_text(encoding="utf-8"))
     return values if values.get("quick") == quick else None
 
 
-def _file(folder: Path, workload: str, number: int) -> Path:
-    return folder / f"{workload}-{number}.json"
+def _file(folder: Path, workload: str, path: str) -> Path:
+    return folder / f"{workload}-{quote(path, safe='')}.json"
 
 
 def _make(folder: Path) -> None:

@@ -67,20 +67,20 @@ FEW = (
 )  # fmt: skip
 
 
-def path_name(number: int, contender: Contender) -> str:
-    """What the laboratory calls the contender's links on path `number`."""
-    return f"{number}/{contender.name}"
+def path_name(path: str, contender: Contender) -> str:
+    """What the laboratory calls the contender's links on a path."""
+    return f"{path}/{contender.name}"
 
 
-def networks_of(paths: dict[int, PathSpec], contenders: Sequence[Contender]) -> list[PathSpec]:
+def networks_of(paths: dict[str, PathSpec], contenders: Sequence[Contender]) -> list[PathSpec]:
     """Every path once for every contender."""
     return [
         replace(
             spec,
-            name=path_name(number, contender),
+            name=path_name(name, contender),
             ipv4=f"{FIRST_OCTET}.{number}.{position}.0/24",
             ipv6=f"fd11:{number:x}:{position:x}::/48",
         )
-        for number, spec in paths.items()
+        for number, (name, spec) in enumerate(paths.items(), 1)
         for position, contender in enumerate(contenders)
     ]

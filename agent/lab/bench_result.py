@@ -30,7 +30,7 @@ class Measured:
     within 10 % of it, None if it never was; `sibling` the same for a network beside one that is known.
     """
 
-    path: int
+    path: str
     workload: str
     default: float
     ratios: dict[str, Ratio]

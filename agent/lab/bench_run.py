@@ -53,7 +53,7 @@ class Run:
 class Cell:
     """One path with one workload: the contenders' runs by name, and what the agent says of the path at the end."""
 
-    path: int
+    path: str
     workload: str
     round_trip: float  # seconds, with empty queues
     changes: bool  # the path became another after learning
@@ -68,14 +68,14 @@ class Cell:
         return asdict(self)
 
 
-def connections(workload: Workload, paths: dict[int, PathSpec], budget: float) -> int:
+def connections(workload: Workload, paths: dict[str, PathSpec], budget: float) -> int:
     """How many objects `run_cells` moves."""
     stage = _Stage(paths, workload, budget, 0, lambda _: None)
     return sum(1 for tickets in (stage.learning_tickets(), stage.compared_tickets()) for _ in tickets)
 
 
 def run_cells(
-    paths: dict[int, PathSpec], workload: Workload, *, budget: float, processors: int, seed: int,
+    paths: dict[str, PathSpec], workload: Workload, *, budget: float, processors: int, seed: int,
     progress: Callable[[str], None],
 ) -> list[Cell]:  # fmt: skip
     """One workload on all paths side by side, each in about `budget` seconds. Raises LabError."""
@@ -91,7 +91,7 @@ def run_cells(
 
 @dataclass(frozen=True)
 class _Ticket:
-    path: int
+    path: str
     contender: Contender
     turn: int
     compared: bool
@@ -99,17 +99,17 @@ class _Ticket:
 
 class _Stage:
     def __init__(
-        self, paths: dict[int, PathSpec], workload: Workload, budget: float, seed: int, progress: Callable[[str], None]
+        self, paths: dict[str, PathSpec], workload: Workload, budget: float, seed: int, progress: Callable[[str], None]
     ) -> None:
         self._paths = paths
         self._workload = workload
         self._contenders = workload.contenders
-        self._plans = {number: plan_for(workload, path, budget=budget) for number, path in paths.items()}
+        self._plans = {name: plan_for(workload, path, budget=budget) for name, path in paths.items()}
         self._progress = progress
         self._seed = seed
         self._random = random.Random(seed)
-        self._runs = {(number, each.name): Run() for number in paths for each in self._contenders}
-        self._windows: dict[int, float] = dict.fromkeys(paths, 10.0)
+        self._runs = {(name, each.name): Run() for name in paths for each in self._contenders}
+        self._windows: dict[str, float] = dict.fromkeys(paths, 10.0)
         self._lock = threading.Lock()
 
     def open(self, stack: ExitStack) -> None:
@@ -122,31 +122,31 @@ class _Stage:
         }  # fmt: skip
         # After the agents, so that it sees the windows that they set.
         self._fixed = stack.enter_context(FixedArms(self._lab.server_cgroup))
-        for number in self._paths:
+        for name in self._paths:
             for each in self._contenders:
-                self._fixed.choose(self._network(number, each), each.window, each.algorithm)
+                self._fixed.choose(self._network(name, each), each.window, each.algorithm)
 
     def _settings(self, agent: Contender) -> dict[str, Any]:
         mine = [each for each in self._contenders if each.kind == "agent" and each.law == agent.law]
         rules: list[dict[str, Any]] = [{"match": ["0.0.0.0/0", "::/0"], "exclude": True}]
         rules += [
-            {"match": [str(self._network(number, each)) for each in mine], "group": f"path{number}"}
-            for number in self._paths
+            {"match": [str(self._network(name, each)) for each in mine], "group": _group(position)}
+            for position, name in enumerate(self._paths)
         ]
         settings: dict[str, Any] = {"paths": {"rules": rules}, "initial_window": {"law": agent.law}}
         if agent is RFC9040:
             settings |= {"congestion": {"enabled": False}, "ack": {"enabled": False}}
         return settings
 
-    def _network(self, number: int, contender: Contender) -> IPv4Network:
-        return self._lab.network(path_name(number, contender))  # type: ignore[return-value]
+    def _network(self, name: str, contender: Contender) -> IPv4Network:
+        return self._lab.network(path_name(name, contender))  # type: ignore[return-value]
 
     def learning_tickets(self) -> Iterator[_Ticket]:
         """In each round everybody once, the agents more often: they have to find out what the static ones are told."""
         for turn in range(max(plan.rounds for plan in self._plans.values())):
             yield from self._shuffled(
-                _Ticket(number, each, turn, compared=False)
-                for number, plan in self._plans.items()
+                _Ticket(name, each, turn, compared=False)
+                for name, plan in self._plans.items()
                 if turn < plan.rounds
                 for each in self._contenders
                 if not each.sibling
@@ -156,8 +156,8 @@ class _Stage:
     def compared_tickets(self) -> Iterator[_Ticket]:
         for turn in range(max(plan.compared for plan in self._plans.values())):
             yield from self._shuffled(
-                _Ticket(number, each, turn, compared=True)
-                for number, plan in self._plans.items()
+                _Ticket(name, each, turn, compared=True)
+                for name, plan in self._plans.items()
                 if turn < plan.compared
                 for each in self._contenders
                 for _ in range(self._more(each, plan))
@@ -173,9 +173,9 @@ class _Stage:
         """The path becomes another for everybody, if that is the workload."""
         if self._workload.change is None:
             return
-        for number, path in self._paths.items():
+        for name, path in self._paths.items():
             for each in self._contenders:
-                self._lab.change(path_name(number, each), down=changed(path.down, self._workload.change))
+                self._lab.change(path_name(name, each), down=changed(path.down, self._workload.change))
 
     def _shuffled(self, tickets: Iterator[_Ticket]) -> list[_Ticket]:
         found = list(tickets)
@@ -184,7 +184,7 @@ class _Stage:
 
     def play(self, tickets: Iterator[_Ticket], workers: int) -> None:
         """Hands out the tickets in order; one contender makes one connection at a time on a path."""
-        waiting = _Queue(tickets, {number: plan.load_mbps for number, plan in self._plans.items()})
+        waiting = _Queue(tickets, {name: plan.load_mbps for name, plan in self._plans.items()})
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]
         for each in threads:
             each.start()
@@ -236,11 +236,11 @@ class _Stage:
         for key, counts in self._counts().items():
             self._runs[key].counts_learned = counts
 
-    def _counts(self) -> dict[tuple[int, str], dict[str, float]]:
+    def _counts(self) -> dict[tuple[str, str], dict[str, float]]:
         found = self._fixed.counts()
         keys = {
-            b"\0" * 10 + b"\xff\xff" + self._network(number, each).network_address.packed: (number, each.name)
-            for number in self._paths
+            b"\0" * 10 + b"\xff\xff" + self._network(name, each).network_address.packed: (name, each.name)
+            for name in self._paths
             for each in self._contenders
         }
         return {keys[address]: counts for address, counts in found.items() if address in keys}
@@ -255,29 +255,34 @@ class _Stage:
         uplifts = {group["name"]: group["uplift"] for group in groups}
         return [
             Cell(
-                path=number,
+                path=name,
                 workload=self._workload.name,
-                round_trip=(self._paths[number].down.delay_ms + self._paths[number].up.delay_ms) / 1000,
+                round_trip=(self._paths[name].down.delay_ms + self._paths[name].up.delay_ms) / 1000,
                 changes=self._workload.change is not None,
-                plan=asdict(self._plans[number]),
-                runs={each.name: self._runs[number, each.name] for each in self._contenders},
-                explained=self._agents[TCPTUNED.name].explain(self._lab.address(path_name(number, TCPTUNED))) or {},
-                uplift=uplifts.get(f"path{number}", {}),
+                plan=asdict(self._plans[name]),
+                runs={each.name: self._runs[name, each.name] for each in self._contenders},
+                explained=self._agents[TCPTUNED.name].explain(self._lab.address(path_name(name, TCPTUNED))) or {},
+                uplift=uplifts.get(_group(position), {}),
                 late=late,
             )
-            for number in self._paths
+            for position, name in enumerate(self._paths)
         ]
+
+
+def _group(position: int) -> str:
+    """The agent's group of a path; paths may be called anything."""
+    return f"path{position}"
 
 
 class _Queue:
     """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries."""
 
-    def __init__(self, tickets: Iterator[_Ticket], loads: dict[int, float]) -> None:
+    def __init__(self, tickets: Iterator[_Ticket], loads: dict[str, float]) -> None:
         self._tickets = tickets
         self._loads = loads
         self._load = 0.0
         self._passed: list[_Ticket] = []
-        self._busy: set[tuple[int, str]] = set()
+        self._busy: set[tuple[str, str]] = set()
         self._free = threading.Condition()
         self.error: LabError | None = None
 

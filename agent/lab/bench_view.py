@@ -43,7 +43,7 @@ def _ratios(cells: Sequence[Measured], names: Sequence[str], oracles: bool) -> T
         columns += [Column(_ORACLE), Column("which")]
     rows: list[list[Cell]] = []
     for cell in cells:
-        row: list[Cell] = [str(cell.path), cell.default, *(cell.ratios.get(name) for name in names)]
+        row: list[Cell] = [cell.path, cell.default, *(cell.ratios.get(name) for name in names)]
         rows.append([*row, oracle_of(cell), cell.oracle] if oracles else row)
     means: list[Cell] = [geometric_mean([cell.ratios[name].value for cell in cells]) for name in names]
     last: list[Cell] = ["geometric mean", None, *means]
@@ -67,7 +67,7 @@ def _losses(cells: Sequence[Measured], oracles: bool) -> Table:
             for each in (cell.first_window_loss, cell.retransmission)
             for name in (DEFAULT.name, TCPTUNED.name)
         ]
-        row: list[Cell] = [str(cell.path), *shares, cell.chosen]
+        row: list[Cell] = [cell.path, *shares, cell.chosen]
         if oracles:
             row += [_number(cell.learnt), _number(cell.sibling), _word(cell.covered), _word(cell.ranked)]
         rows.append(row)
@@ -121,7 +121,7 @@ def _bulk_notes(cells: Sequence[Measured]) -> list[str]:
     return [f"tcptuned against the better of cubic and bbr: least on path {worst}, {shares[worst]:.3f}", *_notes(cells)]
 
 
-def _apart(cells: Sequence[Measured], field: str) -> Mapping[int, float]:
+def _apart(cells: Sequence[Measured], field: str) -> Mapping[str, float]:
     shares = {cell.path: getattr(cell, field) for cell in cells}
     return {path: each[TCPTUNED.name] - each[DEFAULT.name] for path, each in shares.items()}
 
@@ -143,6 +143,6 @@ def _figure(workload: str, cells: Sequence[Measured], names: Sequence[str], orac
         x_label="path",
         y_label="goodput, relative" if goodput else "completion time, relative",
         series=drawn,
-        ticks=[str(cell.path) for cell in cells],
+        ticks=[cell.path for cell in cells],
         reference=1.0,
     )

@@ -20,7 +20,7 @@ def test_a_path_is_measured_once_and_kept(
     monkeypatch.setattr(bench, "_QUICK_BUDGET", 6.0)
 
     def run() -> dict[str, object]:
-        code = bench.show_bench(only=[18], workloads=[], paths=None, quick=True, output=tmp_path, as_json=True)
+        code = bench.show_bench(only=["18"], workloads=[], paths=None, quick=True, output=tmp_path, as_json=True)
         assert code == 0
         answer: dict[str, object] = json.loads(capsys.readouterr().out)
         return answer

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.errors import LabError
 from agent.lab.bench_contenders import ALL, DEFAULT, SIBLING, TCPTUNED, networks_of
 from agent.lab.bench_result import measured
 from agent.lab.bench_run import Cell, Run, connections
 from agent.lab.bench_view import found
 from agent.lab.bench_workloads import WORKLOADS, plan_for
-from agent.lab.scenarios import load_scenarios
+from agent.lab.paths import load_paths
 
 COUNTS = {
     "sent_segments": 1000.0, "retransmitted_segments": 0.0, "first_window_segments": 100.0, "first_window_losses": 0.0,
@@ -29,7 +27,7 @@ def cell(**times: float) -> dict[str, Any]:
         seconds = times.get(each.name.replace("-", "_"), 1.0)
         learned = [] if each is SIBLING else [(0, seconds)] * 12
         runs[each.name] = Run(learned, [(0, seconds)] * 12, 0, {}, dict(COUNTS))
-    made = Cell(7, "100KB", 0.1, False, asdict(plan_for(WORKLOADS["100KB"], load_scenarios()[7], budget=60.0)), runs,
+    made = Cell("7", "100KB", 0.1, False, asdict(plan_for(WORKLOADS["100KB"], load_paths()["7"], budget=60.0)), runs,
                 {"dimensions": [{"name": "initial_window", "chosen": "iw28"}]}, {}, 0.001)  # fmt: skip
     return made.to_json()
 
@@ -75,29 +73,19 @@ def test_everybody_is_in_the_table() -> None:
 
 
 def test_slow_paths_get_what_fits_into_their_time() -> None:
-    paths = load_scenarios()
+    paths = load_paths()
     for workload in WORKLOADS.values():
         for number, path in paths.items():
             plan = plan_for(workload, path, budget=100.0)
             assert plan.rounds >= 2
             assert plan.compared >= len(plan.sizes), (workload.name, number)
-    fast, slow = (plan_for(WORKLOADS["1MB"], paths[number], budget=100.0) for number in (6, 1))
+    fast, slow = (plan_for(WORKLOADS["1MB"], paths[number], budget=100.0) for number in ("6", "1"))
     assert fast.rounds > slow.rounds
     assert slow.sizes[0] < 1_000_000
-    assert connections(WORKLOADS["1MB"], {1: paths[1]}, 100.0) < connections(WORKLOADS["1MB"], {6: paths[6]}, 100.0)
+    few, many = (connections(WORKLOADS["1MB"], {name: paths[name]}, 100.0) for name in ("1", "6"))
+    assert few < many
 
 
 def test_every_contender_has_a_network_of_its_own() -> None:
-    specs = networks_of(load_scenarios(), ALL)
+    specs = networks_of(load_paths(), ALL)
     assert len({spec.ipv4 for spec in specs}) == len({spec.ipv6 for spec in specs}) == len(specs) == 18 * len(ALL)
-
-
-def test_other_paths_may_be_given(tmp_path: Path) -> None:
-    (tmp_path / "lte.down").write_text("5\n10\n", encoding="ascii")
-    file = tmp_path / "paths.yaml"
-    file.write_text("- {id: 3, delay_ms: 20, trace: lte.down}\n", encoding="utf-8")
-    assert load_scenarios(file)[3].down.trace == str(tmp_path / "lte.down")
-    for text in ("- {id: 1, nonsense: 2}", "12", "- [1, 2]", "- {delay_ms: 1}", ": :"):
-        file.write_text(text, encoding="utf-8")
-        with pytest.raises(LabError, match=r"paths\.yaml"):
-            load_scenarios(file)
