@@ -29,7 +29,7 @@ _SETTLE = 2.5  # seconds until the last rows have been read
 _PORTS = {TCPTUNED.name: 9877, RFC9040.name: 9878}
 _RIPTIDE_SHARE = 0.3  # of the newest window in the mean
 _RFC9040_LEARNING = 3
-_SIBLING_LEARNING = 4
+_DRAWN = 4  # connections in a round of comparing, of those who draw
 _TIMEOUT = 120.0  # seconds for one object
 _CAPACITY_MBPS = 90.0  # what the emulator carries without being late
 _LOOK_AHEAD = 4000  # tickets
@@ -164,10 +164,11 @@ class _Stage:
             )
 
     def _more(self, contender: Contender, plan: Plan) -> int:
-        """Connections of a contender in a round of comparing: one, or more where its learning goes on."""
-        if contender.sibling:
-            return _SIBLING_LEARNING
-        return plan.learning if self._workload.change and contender is TCPTUNED else 1
+        """Connections of a contender in a round of comparing: tcptuned draws its arms, so that it takes more to see what
+        it does, or what it learns."""
+        if self._workload.change and contender is TCPTUNED:
+            return plan.learning
+        return _DRAWN if contender.kind == "agent" and self._workload.seconds is None else 1
 
     def change(self) -> None:
         """The path becomes another for everybody, if that is the workload."""
