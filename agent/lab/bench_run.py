@@ -164,8 +164,7 @@ class _Stage:
             )
 
     def _more(self, contender: Contender, plan: Plan) -> int:
-        """Connections of a contender in a round of comparing: tcptuned draws its arms, so that it takes more to see what
-        it does, or what it learns."""
+        """Connections of a contender in a round of comparing: agents draw, which takes more of them to see."""
         if self._workload.change and contender is TCPTUNED:
             return plan.learning
         return _DRAWN if contender.kind == "agent" and self._workload.seconds is None else 1
