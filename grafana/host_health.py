@@ -97,6 +97,15 @@ HEALTH = Row("Agent's health", (
         Query(f"sum by (program) ({of('tcptuned_bpf_program_attached')})", "{{program}}"),
     ),
     graph(
+        "Sockets older than the agent",
+        "Since its start: sockets that the agent took over, those it left alone, by reason, and 1 for what keeps it "
+        "from taking over any.",
+        "short",
+        Query(f"sum by (kind) ({of('tcptuned_sockets_adopted_total')})", "{{kind}}"),
+        Query(f"sum by (reason) ({of('tcptuned_sockets_unadopted_total')})", "left alone: {{reason}}"),
+        Query(f"max by (reason) ({of('tcptuned_adoption_obstacle')})", "not possible: {{reason}}"),
+    ),
+    graph(
         "Processor",
         "Share of a core that the agent takes, and its programs in the kernel; these are counted while the sysctl "
         "kernel.bpf_stats_enabled is 1.",
