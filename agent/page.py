@@ -1,139 +1,225 @@
-"""The status page: one HTML document from the facts of `status.status`; no script, and every text escaped."""
+"""The status page: one HTML document without script, every text escaped, made for phones and screen readers too."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
-from agent.display import NOTHING, moment, percent, seconds, size, uplift, whole
-from agent.markup import number, table
+from agent.display import moment, percent, seconds, size, uplift, whole
+from agent.finding import Finding
+from agent.page_plots import Scale, bar, interval, scale
+from agent.page_style import STYLE
 
-__all__ = ["STYLE_HASH", "render"]
+__all__ = ["PATHS", "render"]
 
+PATHS = 9  # the busiest, whose arms are shown with their reasons
 _REFRESH = 10  # seconds
-
-_STYLE = """
-:root{color-scheme:light dark}
-body{font:15px/1.45 system-ui,sans-serif;max-width:75rem;margin:1.5rem auto;padding:0 1rem}
-h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:1.8rem 0 .4rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse}
-th,td{text-align:left;padding:.2rem .9rem .2rem 0;border-bottom:1px solid #8884;vertical-align:top}
-td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
-.good{color:#1a7f37}.bad{color:#d1242f}.quiet{opacity:.7}
-"""
-# For the Content-Security-Policy: this style sheet, and no other, may be inline.
-STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_GROUPS = 12  # the ones with most connections
 
 _LINKS = ("/metrics", "/api/v1/status", "/api/v1/paths", "/api/v1/history", "/-/healthy", "/-/ready")
 
 
-def render(facts: Mapping[str, Any], *, ready: bool) -> str:
-    """The page for `facts`; `ready` as /-/ready says."""
+def render(
+    facts: Mapping[str, Any], *, ready: bool, paths: Mapping[str, Any] | None, findings: Sequence[Finding],
+    refresh: bool,
+) -> str:  # fmt: skip
+    """The page for `facts` of `status.status`; `ready` as /-/ready says.
+
+    `paths` is what `status.paths` says of the busiest, None while the loop is busy. With `refresh` the page loads
+    itself again every few seconds.
+    """
     parts = (
-        _header(facts, ready=ready),
-        "<h2>Groups</h2>", _groups(facts["groups"]),
-        "<h2>Effect on the time of transfers</h2>", _effect(facts["groups"]),
-        "<h2>Chosen arms</h2>", _chosen(facts),
-        "<h2>Transfers by arm</h2>", _transfers(facts["dimensions"]),
-        "<h2>Last decisions</h2>", _journal(facts["journal"]),
-        "<h2>The agent</h2>", _agent(facts),
+        _header(facts, ready=ready, refresh=refresh), "<main>",
+        _section("What it gains", _groups(facts["groups"])),
+        _section("What is tuned, and why", _paths(paths)),
+        _section("Arms tried", _arms(facts)),
+        _section("Last decisions", _journal(facts["journal"])),
+        _section("What this host can do", _abilities(findings)),
+        _section("The agent", _agent(facts)), "</main>", _footer(),
     )  # fmt: skip
-    links = " · ".join(f'<a href="{link}">{link}</a>' for link in _LINKS)
+    again = f'<meta http-equiv="refresh" content="{_REFRESH}">' if refresh else ""
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="refresh" content="{_REFRESH}">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>tcptuned</title><style>{_STYLE}</style></head><body>{''.join(parts)}<p>{links}</p></body></html>\n"
+        f"<title>tcptuned: {'ready' if ready else 'not ready'}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
     )
 
 
-def _header(facts: Mapping[str, Any], *, ready: bool) -> str:
+def _section(title: str, content: str) -> str:
+    name = title.lower().replace(",", "").replace(" ", "-")
+    return f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>{content}</section>'
+
+
+def _header(facts: Mapping[str, Any], *, ready: bool, refresh: bool) -> str:
     state = '<span class="good">ready</span>' if ready else '<span class="bad">not ready</span>'
     mode = "dry run: everything is decided, nothing is applied" if facts["dry_run"] else "tuning"
     attached = ", ".join(facts["attached"]) or "no cgroup"
+    # Whoever reads with a screen reader or a magnifier must be able to stop it (WCAG 2.2, 2.2.2).
+    link = '<a href="/?refresh=off">stop that</a>' if refresh else f'<a href="/">every {_REFRESH} seconds</a>'
+    how = f"Loads itself again every {_REFRESH} seconds; {link}." if refresh else f"Load this page again {link}."
     return (
-        f'<h1>tcptuned <span class="quiet">{escape(facts["version"])}</span></h1>'
+        f'<header><h1>tcptuned <span class="quiet">{escape(facts["version"])}</span></h1>'
         f"<p>{state} · {escape(mode)} · attached to {escape(attached)} · paths: {whole(facts['paths'])}</p>"
+        f'<p class="quiet">As of {escape(moment(facts["health"]["last_sample"]))} UTC. {how}</p></header>'
     )
+
+
+def _footer() -> str:
+    links = "".join(f'<a href="{link}">{link}</a>' for link in _LINKS)
+    return f'<footer><nav aria-label="For programs">{links}</nav></footer>'
+
+
+def _quiet(text: str) -> str:
+    return f'<p class="quiet">{escape(text)}</p>'
+
+
+def _pairs(rows: Iterable[tuple[str, str]], *, numbers: bool = False) -> str:
+    body = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
+    kind = ' class="numbers"' if numbers else ""
+    return f"<dl{kind}>{body}</dl>"
+
+
+def _cards(cards: Iterable[tuple[str, str]]) -> str:
+    """Cards of title and body, both markup."""
+    items = "".join(f'<li class="card"><h3>{title}</h3>{body}</li>' for title, body in cards)
+    return f'<ul class="cards">{items}</ul>'
+
+
+def _plot(name: str, text: str, svg: str) -> str:
+    return f'<div class="plot"><p><span>{escape(name)}</span><span>{escape(text)}</span></p>{svg}</div>'
+
+
+# --- what it gains ----------------------------------------------------------------------------------------------------
 
 
 def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
-    columns = (
-        "group", "paths", "opened by us", "opened by peers", "closed", "treated", "holdout", "observed", "sent",
-        "received", "retransmitted", "first-window loss", "mean RTT",
-    )  # fmt: skip
-    return table(
-        columns,
-        (
-            (
-                group["name"], group["paths"], group["opened"]["active"], group["opened"]["passive"], group["closed"],
-                *(group["connections"][name] for name in ("treated", "holdout", "observed")),
-                number(size(group["sent_bytes"])), number(size(group["received_bytes"])),
-                number(percent(group["retransmission"])), number(percent(group["first_window_loss"])),
-                number(seconds(group["rtt_seconds"])),
-            )
-            for group in groups
-        ),
-        numbers=len(columns) - 1,
-    )  # fmt: skip
-
-
-def _effect(groups: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(group["name"], name, uplift(found)) for group in groups for name, found in group["uplift"].items()]
+    ordered = sorted(groups, key=lambda group: -sum(group["connections"].values()))
+    shown = ordered[:_GROUPS]
+    on = scale(found for group in shown for found in group["uplift"].values() if found)
+    cards = ((f"group {escape(group['name'])}", _uplifts(group["uplift"], on) + _traffic(group)) for group in shown)
+    reach = f"{100 * on.low:.0f} to {100 * on.high:.0f} %"
     note = (
-        '<p class="quiet">All: the treated against the holdout. A dimension: its other arms against its default among '
-        "the treated. Compared path by path.</p>"
+        "All: the treated against the holdout. A dimension: its other arms against its default among the treated. "
+        f"Compared path by path. Plots reach from {reach} of the time saved, with a line at 0."
     )
-    return table(("group", "dimension", "treated are"), rows) + note
+    more = f" The busiest {_GROUPS} of {len(groups)} groups." if len(groups) > _GROUPS else ""
+    return _quiet(note + more) + _cards(cards)
 
 
-def _chosen(facts: Mapping[str, Any]) -> str:
-    rows = []
-    for group in facts["groups"]:
-        for dimension, arms in group["chosen"].items():
-            text = ", ".join(f"{arm} on {whole(count)}" for arm, count in arms.items() if count)
-            rows.append((group["name"], dimension, text or "no paths yet"))
-    return table(("group", "dimension", "held to be best"), rows)
+def _uplifts(found: Mapping[str, Mapping[str, float] | None], on: Scale) -> str:
+    return "".join(
+        _plot(name, uplift(each), interval(each, on)) if each else _plot(name, "not known yet", "")
+        for name, each in found.items()
+    )
 
 
-def _transfers(dimensions: Sequence[Mapping[str, Any]]) -> str:
-    rows = []
-    for dimension in dimensions:
-        for arm in dimension["arms"]:
-            count = arm["transfers"]
-            mean = (size(arm["bytes"] / count), seconds(arm["seconds"] / count)) if count else (NOTHING, NOTHING)
-            rows.append((dimension["name"], arm["name"], count, *(number(text) for text in mean)))
-    note = '<p class="quiet">Means over all paths. Paths differ, so arms are compared path by path, never here.</p>'
-    return table(("dimension", "arm", "transfers", "mean size", "mean time"), rows, numbers=3) + note
+def _traffic(group: Mapping[str, Any]) -> str:
+    connections, opened = group["connections"], group["opened"]
+    rows = (
+        ("paths", whole(group["paths"])),
+        ("treated", whole(connections["treated"])),
+        ("holdout", whole(connections["holdout"])),
+        ("only observed", whole(connections["observed"])),
+        ("opened, accepted", f"{whole(opened['active'])}, {whole(opened['passive'])}"),
+        ("sent, received", f"{size(group['sent_bytes'])}, {size(group['received_bytes'])}"),
+        ("retransmitted", percent(group["retransmission"])),
+        ("lost of first windows", percent(group["first_window_loss"])),
+        ("mean RTT", seconds(group["rtt_seconds"])),
+    )
+    return _pairs(rows, numbers=True)
+
+
+# --- what is tuned ----------------------------------------------------------------------------------------------------
+
+
+def _paths(paths: Mapping[str, Any] | None) -> str:
+    if paths is None:
+        return _quiet("The agent is busy; load this page again.")
+    if not paths["paths"]:
+        return _quiet("No path yet: connections of this host's cgroups will show here.")
+    cards = (
+        (
+            escape(path["path"]),
+            _quiet(f"group {path['group']}, {path['transfers']:,.0f} transfers")
+            + _pairs((name, f"{arm}: {path['reasons'][name]}") for name, arm in path["chosen"].items())
+            + _evidence(path["path"]),
+        )
+        for path in paths["paths"]
+    )
+    note = f"The busiest {len(paths['paths'])} of {whole(paths['total'])} paths, and what is held to be best on each."
+    return _quiet(f"{note} For another: tcptuned explain ADDRESS.") + _cards(cards)
+
+
+def _evidence(path: str) -> str:
+    address = path.partition("/")[0]
+    link = f"/api/v1/paths?address={quote(address, safe='')}"
+    return f'<p><a href="{escape(link)}" aria-label="evidence of {escape(path)}">evidence</a></p>'
+
+
+def _arms(facts: Mapping[str, Any]) -> str:
+    cards = []
+    for dimension in facts["dimensions"]:
+        name, arms = dimension["name"], dimension["arms"]
+        most = max((arm["transfers"] for arm in arms), default=0) or 1
+        plots = (
+            _plot(arm["name"], _used(arm, _best(facts["groups"], name, arm["name"])), bar(arm["transfers"] / most))
+            for arm in arms
+        )
+        failed = [("failed steps", whole(dimension["failures"]))] if dimension["failures"] else []
+        cards.append((f"{escape(name)} ({escape(dimension['law'])})", "".join(plots) + _pairs(failed)))
+    note = "Bars are transfers, over all paths. Paths differ, so arms are compared path by path, never here."
+    return _quiet(note) + _cards(cards)
+
+
+def _best(groups: Iterable[Mapping[str, Any]], dimension: str, arm: str) -> int:
+    return sum(int(group["chosen"][dimension][arm]) for group in groups)
+
+
+def _used(arm: Mapping[str, Any], best: int) -> str:
+    return f"{whole(arm['transfers'])} transfers, best on {whole(best)} path{'' if best == 1 else 's'}"
 
 
 def _journal(entries: Sequence[Mapping[str, Any]]) -> str:
     if not entries:
-        return '<p class="quiet">None yet.</p>'
-    keys = ("path", "group", "dimension", "before", "after", "reason")
-    return table(
-        ("when (UTC)", "path", "group", "dimension", "from", "to", "why"),
-        ((moment(entry["time"]), *(entry[key] for key in keys)) for entry in entries),
+        return _quiet("None yet.")
+    items = (
+        f'<li><span class="quiet">{escape(moment(entry["time"]))} UTC</span> {escape(entry["path"])} '
+        f"({escape(entry['group'])}) {escape(entry['dimension'])}: {escape(entry['before'])} to "
+        f'<strong>{escape(entry["after"])}</strong> <span class="quiet">because: {escape(entry["reason"])}</span></li>'
+        for entry in entries
     )
+    return f'<ul class="plain">{"".join(items)}</ul>'
+
+
+# --- host and agent ---------------------------------------------------------------------------------------------------
+
+
+def _abilities(findings: Sequence[Finding]) -> str:
+    worse = [finding for finding in findings if finding.state != "ok"]
+    items = "".join(
+        f'<li><span class="bad">{escape(finding.state)}</span> {escape(finding.name)}: {escape(finding.value)} '
+        f'<span class="quiet">{escape(finding.consequence)}</span></li>'
+        for finding in worse
+    )
+    fine = _pairs((finding.name, finding.value) for finding in findings if finding.state == "ok")
+    return f'<ul class="plain">{items}</ul>{fine}' if worse else fine
 
 
 def _agent(facts: Mapping[str, Any]) -> str:
-    health, counters = facts["health"], facts["counters"]
+    health = facts["health"]
     rows = [
-        ("running since (UTC)", moment(health["started"])),
-        ("last sample (UTC)", moment(health["last_sample"])),
+        ("running since", f"{moment(health['started'])} UTC"),
         ("last sample took", seconds(health["sample_seconds"])),
         ("last decisions took", seconds(health["decide_seconds"])),
         ("failed samples and decisions", whole(health["sample_failures"])),
-        ("configuration loaded (UTC)", moment(health["reload_time"])),
+        ("configuration loaded", f"{moment(health['reload_time'])} UTC"),
     ]
     if not health["reload_successful"]:
         rows.append(("configuration", "the last reload was refused: the log says why; the old one is in force"))
-    rows += [(f"failed steps of {one['name']}", whole(one["failures"])) for one in facts["dimensions"]]
     maps = facts["maps"].items()
     rows += [(f"map {name}", f"{whole(one['entries'])} of {whole(one['capacity'])} entries") for name, one in maps]
-    rows += [(name.replace("_", " "), whole(count)) for name, count in counters.items()]
-    return table(("what", "value"), rows)
+    rows += [(name.replace("_", " "), whole(count)) for name, count in facts["counters"].items() if count]
+    return _pairs(rows)

@@ -10,21 +10,10 @@ from typing import Any
 from agent.display import NOTHING, moment, percent, seconds, uplift, whole
 from agent.markup import number, table
 from agent.report_plots import Interval, bars, changes, intervals, over_time
+from agent.theme import variables
 
-__all__ = ["THEMES", "render"]
+__all__ = ["render"]
 
-# The plots' colours (agent/report_plots.py) on the page's; each stands out from it by 4.5 to 1 (WCAG 2.2, 1.4.3), but
-# for the grid.
-THEMES = {
-    "light": {
-        "page": "#ffffff", "text": "#1b1f24", "quiet": "#57606a", "grid": "#d0d7de", "first": "#0550ae",
-        "second": "#953800", "third": "#116329", "fourth": "#8250df",
-    },
-    "dark": {
-        "page": "#0d1117", "text": "#e6edf3", "quiet": "#9ea7b3", "grid": "#3d444d", "first": "#79c0ff",
-        "second": "#ffa657", "third": "#7ee787", "fourth": "#d2a8ff",
-    },
-}  # fmt: skip
 _GROUPS = 6  # with plots of their own: those with most connections
 _ENTRIES = 100  # of the journal, in the table
 _STYLE = """
@@ -59,18 +48,8 @@ def render(facts: Mapping[str, Any]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>tcptuned report</title><style>{_colours()}{_STYLE}</style></head>"
+        f"<title>tcptuned report</title><style>{variables()}{_STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _colours() -> str:
-    def variables(theme: str) -> str:
-        return "".join(f"--{name}:{value};" for name, value in THEMES[theme].items())
-
-    return (
-        f":root{{color-scheme:light dark;{variables('light')}}}"
-        f"@media (prefers-color-scheme:dark){{@media screen{{:root{{{variables('dark')}}}}}}}"
     )
 
 

@@ -15,9 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import make_wsgi_app
 
 from agent import page, status
+from agent.abilities import Abilities
 from agent.errors import TcptunedError, UsageError
 from agent.exporter import registry
 from agent.history import History
+from agent.page_style import STYLE_HASH
 from agent.snapshot import Snapshot
 from agent.tuner import Tuner
 
@@ -28,10 +30,11 @@ Headers: TypeAlias = "Message[str, str]"
 
 MOST_PATHS = 1000
 _PATIENCE = 2.0  # seconds to wait for the loop; a step takes a fraction of one
+_GLANCE = 0.5  # the same for the page, which has other things to show
 
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": f"default-src 'none'; style-src '{page.STYLE_HASH}'; base-uri 'none'; "
+    "Content-Security-Policy": f"default-src 'none'; style-src '{STYLE_HASH}'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -85,6 +88,7 @@ class Routes:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._abilities = Abilities()
         self._metrics = make_wsgi_app(registry(lambda: agent.snapshot))
         self._pages: dict[str, Callable[[str, Headers], Response]] = {
             "/": self._page,
@@ -105,9 +109,17 @@ class Routes:
         show = self._pages.get(parts.path)
         return plain(404, "there is no such page; / has links to all") if show is None else show(parts.query, headers)
 
-    def _page(self, _query: str, _headers: Headers) -> Response:
+    def _page(self, query: str, _headers: Headers) -> Response:
         facts = status.status(self._agent.snapshot)
-        text = page.render(facts, ready=self._agent.ready())
+        try:
+            with self._tuner(_GLANCE) as tuner:
+                paths = status.paths(tuner, limit=page.PATHS, offset=0, group=None, busiest_first=True)
+        except TcptunedError:
+            paths = None
+        # The configuration never changes, it is replaced: no need for the lock.
+        findings = self._abilities.findings(self._agent.tuner.config)
+        refresh = query != "refresh=off"
+        text = page.render(facts, ready=self._agent.ready(), paths=paths, findings=findings, refresh=refresh)
         return Response(200, text.encode(), {"Content-Type": "text/html; charset=utf-8", **_SECURITY})
 
     def _scrape(self, query: str, headers: Headers) -> Response:
@@ -160,9 +172,9 @@ class Routes:
             return _json(400 if isinstance(error, UsageError) else 503, {"error": str(error)})
 
     @contextmanager
-    def _tuner(self) -> Iterator[Tuner]:
+    def _tuner(self, patience: float = _PATIENCE) -> Iterator[Tuner]:
         lock = self._agent.lock
-        if not lock.acquire(timeout=_PATIENCE):
+        if not lock.acquire(timeout=patience):
             raise TcptunedError("the agent is busy; try again")
         try:
             yield self._agent.tuner

@@ -114,10 +114,7 @@ def paths(
                 "connections": round(float(known[Field.CLOSED]), 1),
                 "transfers": round(float(known[Field.TRANSFERS]), 1),
                 "idle_seconds": round(max(0.0, now - float(store.seen[row])), 1),
-                "chosen": {
-                    dimension.name: dimension.arms[_chosen(tuner, number, int(row))].name
-                    for number, dimension in enumerate(tuner.dimensions)
-                },
+                **_held(tuner, int(row)),
             }
             for row, known in zip(shown, sums, strict=True)
         ],
@@ -227,11 +224,16 @@ def _decided(tuner: Tuner, number: int, row: int, network: int) -> tuple[Decisio
     return unknown, network if network < len(unknown.chosen) else tuner.group(row)
 
 
-def _chosen(tuner: Tuner, number: int, row: int) -> int:
-    if number >= len(tuner.decisions):
-        return 0
-    decision, where = _decided(tuner, number, row, int(tuner.networks.parents()[row]))
-    return int(decision.chosen[where])
+def _held(tuner: Tuner, row: int) -> dict[str, dict[str, str]]:
+    """What is held to be best on a path, by dimension, and why."""
+    chosen = {dimension.name: dimension.arms[0].name for dimension in tuner.dimensions}
+    reasons = dict.fromkeys(chosen, "nothing is decided yet")
+    network = int(tuner.networks.parents()[row])
+    for number, dimension in enumerate(tuner.dimensions[: len(tuner.decisions)]):
+        decision, where = _decided(tuner, number, row, network)
+        chosen[dimension.name] = dimension.arms[int(decision.chosen[where])].name
+        reasons[dimension.name] = decision.reasons[decision.reason[where]]
+    return {"chosen": chosen, "reasons": reasons}
 
 
 def arm_facts(evidence: Evidence) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def test_status_and_page(tuner: Tuner) -> None:
     assert shown["ratio"] == pytest.approx(0.75)
     assert shown["lower"] < 0.75 < shown["upper"]
     assert cdn["uplift"] == dict.fromkeys(COMPARED)
-    assert f"<td>{uplift(shown)}</td>" in render(facts, ready=True)
+    assert f">{uplift(shown)}<" in render(facts, ready=True, paths=None, findings=(), refresh=False)
 
 
 @pytest.mark.parametrize(

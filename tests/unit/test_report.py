@@ -23,9 +23,10 @@ from agent.history import MINUTE
 from agent.journal import Entry, Journal
 from agent.report import show_report
 from agent.report_facts import collect
-from agent.report_page import THEMES, render
+from agent.report_page import render
 from agent.report_plots import COLOURS, Interval, bars, changes, intervals, over_time
 from agent.snapshot import Health, take
+from agent.theme import THEMES
 from agent.web import WebServer
 
 NOBODY = Web(listen="127.0.0.1:1")
