@@ -1,18 +1,35 @@
-"""Decisions for all paths: each dimension's law asked about evidence of a path's own and what the path inherits."""
+"""Decisions for all paths: each dimension's law asked about evidence of a path's own and what the path inherits.
+
+Only what changed is decided anew: rows with news, and the rows of networks whose turn it is. A row's evidence ages when
+it is decided, so a decision is always what its law says of the evidence as it stands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from agent.dimensions import Dimension
 from agent.evidence import EvidenceStore, chunks
+from agent.libbpf import Array
 from agent.networks import Networks
 from controllers import Controller, Decision, Evidence, Field
+from controllers.base import ARM_DEFAULT
+from controllers.inheritance import STATISTICS, statistics
 
 __all__ = ["Decider"]
+
+
+@dataclass(frozen=True)
+class _Due:
+    """What to decide: rows of the store, and networks for unknown paths; `networks` learn from their paths as well."""
+
+    rows: Array
+    networks: Array
+    unknown: Array
 
 
 class Decider:
@@ -30,45 +47,162 @@ class Decider:
         self._store = store
         self._networks = networks
         self.failures = failures
-        self.decisions: list[Decision] = []
-        self.unknown: list[Decision] = []
-
-    def step(self, now: float) -> None:
-        """Decides anew; a law that raises leaves its dimension at the kernel's defaults, and is counted."""
-        decided = [self._decide(number, now) for number in range(len(self._laws))]
-        self.unknown = [unknown for unknown, _ in decided]
-        self.decisions = [known for _, known in decided]
+        self.forget()
 
     def forget(self) -> None:
         """For when the rows of the store moved: no decision is that of its row any more."""
-        self.decisions, self.unknown = [], []
+        self._rows = [_Table(len(dimension.arms)) for dimension in self._dimensions]
+        self._unknown = [_Table(len(dimension.arms)) for dimension in self._dimensions]
+        self._failed = False
 
-    def _decide(self, number: int, now: float) -> tuple[Decision, Decision]:
+    @property
+    def decisions(self) -> list[Decision]:
+        """The last ones; none before the first step."""
+        return [table.decision() for table in self._rows] if len(self._rows[0]) else []
+
+    @property
+    def unknown(self) -> list[Decision]:
+        """The last ones; none before the first step."""
+        return [table.decision() for table in self._unknown] if len(self._unknown[0]) else []
+
+    def step(self, now: float) -> tuple[Array, Array]:
+        """Decides what is due; returns the rows of the store and the networks that were decided.
+
+        A law that raises leaves its dimension at the kernel's defaults, and is counted.
+        """
+        store, parents = self._store, self._networks.parents()
+        known = len(self._rows[0])
+        networks = self._networks.due(now)
+        in_turn = np.zeros(len(self._networks), np.bool_)
+        in_turn[networks] = True
+        due = store.news | in_turn[parents]
+        due[0 if self._failed else known :] = True
+        due[: store.groups] = False
+        rows = np.flatnonzero(due)
+        # The groups' own sums are for people to read, and what no network knows every group knows.
+        store.age(now, np.concatenate([np.arange(store.groups), rows]))
+        store.news[:] = False
+        in_turn[: store.groups] = True
+        in_turn[0 if self._failed else len(self._unknown[0]) :] = True
+        self._failed = False
+        unknown = np.flatnonzero(in_turn)
+        for number in range(len(self._laws)):
+            self._decide(number, now, _Due(rows, networks, unknown))
+        return np.concatenate([np.arange(store.groups), rows]), unknown
+
+    def hurry(self, now: float) -> Array:
+        """Decides rows with news that are new or learning, without waiting for the next step; returns them."""
+        store, nothing = self._store, np.zeros(0, np.intp)
+        if not len(self._rows[0]):
+            return nothing
+        for table in self._rows:
+            table.grow(len(store))
+        learning = np.logical_or.reduce([table.learning for table in self._rows])
+        rows = store.groups + np.flatnonzero((store.news & learning)[store.groups :])
+        store.age(now, rows)
+        for number in range(len(self._laws)):
+            # The news stay news, because the networks have not learnt of them.
+            self._decide(number, now, _Due(rows, nothing, nothing))
+        return rows
+
+    def _decide(self, number: int, now: float, due: _Due) -> None:
         try:
-            return self._step(number, self._laws[number], now)
+            self._step(number, now, due)
         except Exception as error:  # a fault in one law must not stop the others, nor the agent
-            dimension = self._dimensions[number]
-            self.failures[dimension.name] = self.failures.get(dimension.name, 0) + 1
+            name = self._dimensions[number].name
+            self.failures[name] = self.failures.get(name, 0) + 1
             reason = f"the controller failed: {error!r}"
-            arms = len(dimension.arms)
-            return _default(len(self._networks), arms, reason), _default(len(self._store), arms, reason)
+            self._failed = True  # so that everything is due at the next step
+            self._rows[number].reset(len(self._store), reason)
+            self._unknown[number].reset(len(self._networks), reason)
 
-    def _step(self, number: int, law: Controller, now: float) -> tuple[Decision, Decision]:
-        arms, first = self._dimensions[number].arms, self._store.groups
-        self._networks.learn(number, law)
-        nothing = Evidence(arms, np.zeros((len(self._networks), len(arms), len(Field)), np.float32))
-        unknown = law.step(now, replace(nothing, prior=self._networks.prior_of_unknown(number, law.measure(nothing))))
-        decided = [unknown.part(slice(first))]
-        for rows in chunks(np.arange(first, len(self._store))):
-            evidence = Evidence(arms, self._store.part(number, rows))
-            prior = self._networks.prior(number, law.measure(evidence), rows)
-            decided.append(law.step(now, replace(evidence, prior=prior)))
-        return unknown, Decision.joined(decided)
+    def _step(self, number: int, now: float, due: _Due) -> None:
+        law, rows, unknown = self._laws[number], due.rows, due.unknown
+        arms, parents = self._dimensions[number].arms, self._networks.parents()
+        table = self._rows[number]
+        table.grow(len(self._store))
+        learns = np.isin(parents[rows], due.networks)
+        brought = []
+        for some, part in zip(chunks(rows), chunks(learns), strict=True):
+            evidence = Evidence(arms, self._store.part(number, some))
+            measure = law.measure(evidence)
+            if measure is not None:
+                own = statistics(measure)
+                brought.append(own[part])
+                prior = self._networks.prior(number, parents[some], own)
+                evidence = Evidence(arms, evidence.sums, prior)
+            table.put(some, law.step(now, evidence, measure))
+        if brought:
+            self._networks.learn(number, due.networks, parents[rows[learns]], np.concatenate(brought))
+
+        prior = self._networks.prior(number, unknown, _zeros(len(unknown), len(arms), STATISTICS))
+        evidence = Evidence(arms, _zeros(len(unknown), len(arms), len(Field)), prior)
+        decision = law.step(now, evidence)
+        self._unknown[number].grow(len(self._networks))
+        self._unknown[number].put(unknown, decision)
+        groups = np.arange(min(self._store.groups, len(unknown)))
+        table.put(groups, decision)
 
 
-def _default(rows: int, arms: int, reason: str) -> Decision:
-    """Arm 0 for everybody."""
-    probabilities = np.zeros((rows, arms))
-    probabilities[:, 0] = 1.0
-    nothing = np.zeros(rows, np.intp)
-    return Decision(probabilities, nothing, nothing, (reason,))
+def _zeros(*shape: int) -> Array:
+    """Zeros whose first axis is contiguous in memory."""
+    return np.zeros(shape[::-1], np.float32).T
+
+
+class _Table:
+    """The decisions of one dimension by row; rows not decided yet have arm 0."""
+
+    def __init__(self, arms: int) -> None:
+        self._arms = arms
+        self._length = 0
+        self._probabilities = np.zeros((0, arms), np.float32)
+        # By row: chosen, reason, limit, and whether it is learning.
+        self._rest = np.zeros((0, 4), np.uint8)
+        self._reasons: tuple[str, ...] = ("nothing is decided yet",)
+        self._limits = False
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def learning(self) -> Array:
+        """Which rows are new, or would be decided anew soon."""
+        return self._rest[: self._length, 3] > 0
+
+    def decision(self) -> Decision:
+        """All rows; views, which change with the next step."""
+        rest = self._rest[: self._length]
+        limit = rest[:, 2] if self._limits else None
+        return Decision(self._probabilities[: self._length], rest[:, 0], rest[:, 1], self._reasons, limit)
+
+    def grow(self, length: int) -> None:
+        """Makes it at least so long."""
+        first, self._length = self._length, max(self._length, length)
+        if self._length > len(self._rest):
+            room = max(self._length + self._length // 4, 1024)
+            for name in ("_probabilities", "_rest"):
+                old: np.ndarray[Any, Any] = getattr(self, name)
+                new = np.zeros((room, *old.shape[1:]), old.dtype)
+                new[: len(old)] = old
+                setattr(self, name, new)
+        self._default(slice(first, self._length))
+
+    def reset(self, length: int, reason: str) -> None:
+        """Gives every row arm 0."""
+        self.grow(length)
+        self._reasons, self._limits = (reason,), False
+        self._default(slice(0, self._length))
+
+    def _default(self, rows: slice) -> None:
+        self._probabilities[rows] = np.arange(self._arms) == ARM_DEFAULT
+        self._rest[rows] = (ARM_DEFAULT, 0, 0, 1)
+
+    def put(self, rows: Array, decision: Decision) -> None:
+        """Replaces some rows; those beyond `rows` in `decision` do not count."""
+        count = len(rows)
+        self._probabilities[rows] = decision.probabilities[:count]
+        self._rest[rows, 0], self._rest[rows, 1] = decision.chosen[:count], decision.reason[:count]
+        self._reasons, self._limits = decision.reasons, decision.limit is not None
+        if decision.limit is not None:
+            self._rest[rows, 2] = decision.limit[:count]
+        self._rest[rows, 3] = 0 if decision.learning is None else decision.learning[:count]

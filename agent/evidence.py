@@ -7,8 +7,7 @@ their sums over all paths, for people to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,16 @@ __all__ = ["MOST_WEIGHT", "EvidenceStore", "chunks", "fade", "fields_of"]
 # outvote the last hundred. The two sides of the comparison keep everything.
 MOST_WEIGHT = 500.0
 # Rows that are worked on at once: their temporaries stay in the processor's cache.
-_CHUNK = 2048
+_CHUNK = 4096
+# Half-lives without a look after which a path's sums are aged before something is added to them.
+_STALE = 0.01
 # Below this many connections, transfers and segments nothing is left but rounding.
 _NOTHING = 1e-3
 
+_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news")
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
+# As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
+_NAME = np.dtype("S18")
 
 
 class EvidenceStore:
@@ -43,13 +47,16 @@ class EvidenceStore:
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
-        self._index: dict[bytes, int] = {}
+        # Identities in order, and the row of each: much smaller than a dictionary.
+        self._names = np.zeros(0, _NAME)
+        self._row_of_name = np.zeros(0, np.int32)
         self._length = groups
-        self._aged: float | None = None
         start = max(1024, groups)
         self._sums = np.zeros((start, self.treated_slot + 1, len(Field)), np.float32)
         self._identity = np.zeros(start, _IDENTITY)
         self._seen = np.zeros(start, np.float64)
+        self._aged = np.full(start, np.nan)
+        self._news = np.zeros(start, np.bool_)
 
     def __len__(self) -> int:
         return self._length
@@ -65,13 +72,19 @@ class EvidenceStore:
         return self._seen[: self._length]
 
     @property
+    def news(self) -> Array:
+        """Which rows changed since somebody took note of it by setting theirs to False."""
+        return self._news[: self._length]
+
+    @property
     def sums(self) -> Array:
         """The whole array, (paths, slots, fields); for reading."""
         return self._sums[: self._length]
 
     def find(self, address: bytes, bits: int, group: int) -> int | None:
         """The row of a path, if it is known."""
-        return self._index.get(_identity_bytes(address, bits, group))
+        row = int(self._located(np.array([address + bytes([bits, group])], _NAME))[0])
+        return row if row >= 0 else None
 
     def of(self, dimension: int) -> Evidence:
         """The evidence of one dimension by number: a view, not a copy."""
@@ -88,16 +101,19 @@ class EvidenceStore:
         result: Array = np.ascontiguousarray(some.transpose(2, 1, 0)).transpose(2, 1, 0)
         return result
 
-    def age(self, now: float) -> None:
-        """Lets all sums fade to what they are worth at `now` (seconds, monotonic)."""
-        if self._aged is not None:
-            factor = 0.5 ** (max(0.0, now - self._aged) / self.half_life)
-            sums = self._sums[: self._length]
-            fade(sums[: self.groups], factor, most=np.inf)
-            fade(sums[self.groups :, self.holdout_slot :], factor, most=np.inf)
-            for first, last in pairwise(self._offsets):
-                fade(sums[self.groups :, first:last], factor)
-        self._aged = now
+    def age(self, now: float, rows: Array | None = None) -> None:
+        """Lets the sums of `rows`, or all, fade to what they are worth at `now` (seconds, monotonic)."""
+        for some in chunks(np.arange(self._length) if rows is None else rows):
+            passed = np.maximum(now - self._aged[some], 0.0)
+            # A row ages from the first look at it on.
+            factor = np.where(np.isnan(passed), 1.0, 0.5 ** (passed / self.half_life))
+            self._aged[some] = np.fmax(self._aged[some], now)
+            most = np.where(some >= self.groups, MOST_WEIGHT, np.inf)
+            together = some[-1] - some[0] == len(some) - 1
+            sums = self._sums[some[0] : some[-1] + 1] if together else self._sums[some]
+            fade(sums, factor, self._offsets, most=most)
+            if not together:
+                self._sums[some] = sums
 
     def absorb(self, keys: Array, rows: Array, *, generation: int, now: float) -> None:
         """Adds drained rows (dtypes of `struct row_key` and `struct row`).
@@ -109,7 +125,9 @@ class EvidenceStore:
         keys, rows = keys[relevant], rows[relevant]
         if not len(keys):
             return
-        paths = self._rows_of(keys, now)
+        paths, changed = self._rows_of(keys, now)
+        self.age(now, changed[now - self._aged[changed] > _STALE * self.half_life])
+        self._news[changed] = True
         sent, received = fields_of(rows, "sent"), fields_of(rows, "received")
         treated = keys["treatment"] == limits["TREATMENT_APPLIED"]
         side = np.where(treated, self.treated_slot, self.holdout_slot)
@@ -126,23 +144,22 @@ class EvidenceStore:
         gone, kept = order[:count], np.sort(order[count:])
         identities = self._identity[gone].copy()
         rows = np.concatenate([np.arange(self.groups), kept])
-        for name in ("_sums", "_identity", "_seen"):
+        for name in _ARRAYS:
             array = getattr(self, name)
             array[: len(rows)] = array[rows]
-            array[len(rows) : self._length] = 0
+            array[len(rows) : self._length] = np.nan if name == "_aged" else 0
         self._length = len(rows)
-        self._index = {self._identity[row].tobytes(): row for row in range(self.groups, self._length)}
+        names = self._identity[self.groups : self._length].view(_NAME)
+        order = np.argsort(names)
+        self._names, self._row_of_name = names[order], (self.groups + order).astype(np.int32)
         return identities
 
     def extend(self, address: Array, bits: Array, group: Array, seen: Array) -> Array:
         """Adds paths that are not there yet, without evidence; `seen` as in the property. Returns their rows."""
-        rows = np.arange(self._length, self._length + len(bits))
-        for _ in rows:
-            self._grow()
-        identity = self._identity[rows]
+        identity = np.zeros(len(bits), _IDENTITY)
         identity["address"], identity["bits"], identity["group"] = address, bits, group
-        self._identity[rows], self._seen[rows] = identity, seen
-        self._index.update({one.tobytes(): int(row) for one, row in zip(identity, rows, strict=True)})
+        rows = self._append(identity)
+        self._seen[rows] = seen
         return rows
 
     def fill(self, rows: Array, slots: Array, sums: Array) -> None:
@@ -166,35 +183,44 @@ class EvidenceStore:
         np.add.at(groups, (keys["group"], slots), fields)
         self._sums[: self.groups] += groups.astype(np.float32)
 
-    def _rows_of(self, keys: Array, now: float) -> Array:
-        """The row of every key's path; new paths get one."""
+    def _rows_of(self, keys: Array, now: float) -> tuple[Array, Array]:
+        """The row of every key's path, and each of these rows once; new paths get one."""
         identity = np.zeros(len(keys), _IDENTITY)
         identity["address"] = np.ascontiguousarray(keys["address"]).view(np.uint8).reshape(-1, 16)
         identity["bits"] = keys["path_bits"]
         identity["group"] = keys["group"]
-        # numpy sorts byte strings, not structs; group comes last so that no meaningful byte is a trailing zero
-        unique, first, inverse = np.unique(identity.view("S18"), return_index=True, return_inverse=True)
-        rows = np.zeros(len(unique), np.intp)
-        for position, source in enumerate(first):
-            name = identity[source].tobytes()
-            row = self._index.get(name)
-            if row is None:
-                row = self._index[name] = self._length
-                self._grow()
-                self._identity[row] = identity[source]
-            rows[position] = row
+        # numpy sorts byte strings, not structs
+        names, first, inverse = np.unique(identity.view(_NAME), return_index=True, return_inverse=True)
+        rows = self._located(names)
+        rows[rows < 0] = self._append(identity[first[rows < 0]])
         self._seen[rows] = now
-        result: Array = rows[inverse]
-        return result
+        return rows[inverse], rows
 
-    def _grow(self) -> None:
-        self._length += 1
+    def _located(self, names: Array) -> Array:
+        """The rows of identities; -1 where there is none."""
+        if not len(self._names):
+            return np.full(len(names), -1)
+        place = np.minimum(np.searchsorted(self._names, names), len(self._names) - 1)
+        return np.where(self._names[place] == names, self._row_of_name[place], -1).astype(np.intp)
+
+    def _append(self, identity: Array) -> Array:
+        """Makes rows of new paths, each there once; returns them."""
+        rows = np.arange(self._length, self._length + len(identity))
+        self._length += len(identity)
         if self._length > len(self._sums):
-            for name in ("_sums", "_identity", "_seen"):
+            for name in _ARRAYS:
                 old: np.ndarray[Any, Any] = getattr(self, name)
-                new = np.zeros((len(old) * 2, *old.shape[1:]), old.dtype)
+                # What is not used yet takes no memory: the kernel gives pages when they are written.
+                new = np.zeros((max(self._length, 2 * len(old)), *old.shape[1:]), old.dtype)
                 new[: len(old)] = old
                 setattr(self, name, new)
+        self._identity[rows], self._aged[rows], self._news[rows] = identity, np.nan, True
+        names = identity.view(_NAME)
+        order = np.argsort(names)
+        place = np.searchsorted(self._names, names[order])
+        self._names = np.insert(self._names, place, names[order])
+        self._row_of_name = np.insert(self._row_of_name, place, rows[order])
+        return rows
 
 
 def chunks(rows: Array) -> Iterator[Array]:
@@ -203,15 +229,22 @@ def chunks(rows: Array) -> Iterator[Array]:
         yield rows[first : first + _CHUNK]
 
 
-def fade(sums: Array, factor: float, *, most: float = MOST_WEIGHT) -> None:
-    """Multiplies by `factor`, in place; shape (paths, slots, fields).
+def fade(
+    sums: Array, factor: Array | float, parts: Sequence[int] | Array = (0,), *, most: Array | float = MOST_WEIGHT
+) -> None:
+    """Multiplies by `factor`, in place; shape (paths, slots, fields), factors and `most` (paths,) or for all.
 
-    A path whose slots hold more than `most` closed connections is brought down to these, all slots alike: a comparison
-    between them stays as it is. What has faded away becomes exactly zero.
+    Slots belong together that begin at one of `parts`, up to the next one. Where those of a path hold more than `most`
+    closed connections together, they are brought down to these, all alike: a comparison between them stays as it is.
+    The slots after the last of several parts keep everything. What has faded away becomes exactly zero.
     """
-    weight = factor * sums[:, :, Field.CLOSED].sum(axis=1, dtype=np.float64)
-    factors = factor * np.minimum(1.0, most / np.maximum(weight, 1.0))
-    sums *= factors[:, None, None].astype(np.float32)
+    closed = sums[:, :, Field.CLOSED].astype(np.float64)
+    weight = np.add.reduceat(closed, parts, axis=1) * np.reshape(factor, (-1, 1))
+    cut = np.minimum(1.0, np.reshape(most, (-1, 1)) / np.maximum(weight, 1.0))
+    if len(parts) > 1:
+        cut[:, -1] = 1.0
+    slots = np.repeat(cut, np.diff([*parts, sums.shape[1]]), axis=1) * np.reshape(factor, (-1, 1))
+    sums *= slots[:, :, None].astype(np.float32)
     left = sums[:, :, Field.CLOSED] + sums[:, :, Field.TRANSFERS] + sums[:, :, Field.SEGMENTS]
     sums[left < _NOTHING] = 0.0
 
@@ -243,7 +276,3 @@ def fields_of(rows: Array, direction: str) -> Array:
     fields[:, Field.RECEIVED_SEGMENTS] = rows["received_segments"]
     fields[:, Field.ACKS] = rows["pure_acks"].astype(np.float64) - rows["thinned_acks"]
     return fields
-
-
-def _identity_bytes(address: bytes, bits: int, group: int) -> bytes:
-    return address + bytes([bits, group])

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agent.evidence import EvidenceStore, chunks
+from agent.evidence import EvidenceStore
 from agent.libbpf import Array
 from agent.rules import MAPPED_BITS, Rule, governing, masked, network_name
-from controllers import Controller, Evidence
-from controllers.base import Measure, Prior
-from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, pooled, statistics
+from controllers.base import Prior
+from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, pooled
 
 __all__ = ["IPV4_BITS", "IPV6_BITS", "Networks"]
 
 IPV4_BITS = MAPPED_BITS + 16
 IPV6_BITS = 32
+# Paths that networks learn from in one step.
+_PATHS_A_TURN = 12_500
+_LATE = 0.05  # half-lives without a look
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1"), ("path_bits", "u1"), ("rule", "?")])
 _NAME = 18  # bytes of it that tell networks apart
 
@@ -45,7 +47,11 @@ class Networks:
         self._identity = np.zeros(self.groups, _IDENTITY)
         self._identity["group"] = np.arange(self.groups)
         self._parents = np.zeros(0, np.int32)
-        self._known: list[tuple[Pooled, Pooled] | None] = [None] * len(self._store.dimensions)
+        self._learnt = np.full(self.groups, -np.inf)
+        arms = [len(dimension.arms) for dimension in self._store.dimensions]
+        self._sums = [np.zeros((self.groups, count, STATISTICS), np.float32) for count in arms]
+        self._pooled = [Pooled.of_nobody(self.groups, count) for count in arms]
+        self._of_groups = [Pooled.of_nobody(self.groups, count) for count in arms]
 
     def __len__(self) -> int:
         return len(self._identity)
@@ -87,8 +93,15 @@ class Networks:
                 number = self._index[name] = len(self._identity) + len(made)
                 made.append(int(position))
             found[position] = number
-        self._identity = np.concatenate([self._identity, wanted[made]])
+        self._grow(wanted[made])
         return found
+
+    def _grow(self, identity: Array) -> None:
+        more = len(identity)
+        self._identity = np.concatenate([self._identity, identity])
+        self._learnt = np.concatenate([self._learnt, np.full(more, -np.inf)])
+        self._sums = [np.concatenate([sums, np.zeros((more, *sums.shape[1:]), np.float32)]) for sums in self._sums]
+        self._pooled = [known.grown(more) for known in self._pooled]
 
     def find(self, address: bytes, bits: int, group: int) -> int | None:
         """The number of a network, if it is known."""
@@ -105,36 +118,45 @@ class Networks:
         identity = self._identity[number]
         return network_name(identity["address"].tobytes(), int(identity["bits"]))
 
-    def learn(self, number: int, law: Controller) -> None:
-        """Adds up what the paths of every network and group know in one dimension."""
-        parents = self.parents()
-        arms = self._store.dimensions[number].arms
-        networks = np.zeros((len(self), len(arms), STATISTICS))
-        self._known[number] = None
-        for rows in chunks(np.arange(self.groups, len(self._store))):
-            measure = law.measure(Evidence(arms, self._store.part(number, rows)))
-            if measure is None:
-                return
-            _add(networks, parents[rows], statistics(measure))
-        groups = np.zeros((self.groups, *networks.shape[1:]))
-        _add(groups, self._identity["group"], networks)
-        networks[: self.groups] = 0.0  # these are no siblings: they have only the group in common
-        self._known[number] = pooled(networks, NETWORK), pooled(groups, GROUP)
+    def due(self, now: float) -> Array:
+        """The networks whose turn it is to learn from their paths, as numbers.
 
-    def prior(self, number: int, measure: Measure | None, rows: Array) -> Prior | None:
-        """What the paths at `rows` of the store inherit in a dimension, beside what they measured themselves."""
-        return self._inherit(number, measure, self.parents()[rows])
+        Those with news first that waited for longest, as many as have a bounded number of paths together; nobody waits
+        for long without news either, because evidence fades.
+        """
+        news = np.bincount(self.parents(), self._store.news, len(self)) > 0
+        late = now - self._learnt > _LATE * self._store.half_life
+        waiting = np.flatnonzero(news | late)
+        order = waiting[np.argsort(self._learnt[waiting], kind="stable")]
+        paths = np.cumsum(np.bincount(self.parents(), minlength=len(self))[order])
+        due = order[: 1 + int(np.searchsorted(paths, _PATHS_A_TURN))]
+        self._learnt[due] = now
+        return np.sort(due)
 
-    def prior_of_unknown(self, number: int, measure: Measure | None) -> Prior | None:
-        """What an unknown path inherits from every network; the first `groups` stand for the groups."""
-        return self._inherit(number, measure, np.arange(len(self)))
+    def learn(self, number: int, networks: Array, parents: Array, statistics: Array) -> None:
+        """Takes in what all paths of some networks know in one dimension.
 
-    def _inherit(self, number: int, measure: Measure | None, networks: Array) -> Prior | None:
-        known = self._known[number]
-        if known is None or measure is None:
-            return None
-        groups = self._identity["group"][networks]
-        return inherit(statistics(measure), (known[0].take(networks), known[1].take(groups)))
+        `parents` (paths,) are the numbers of their networks, `statistics` (paths, arms, STATISTICS) theirs.
+        """
+        sums = self._sums[number]
+        sums[networks] = 0.0
+        _add(sums, parents, statistics)
+        together = np.zeros((self.groups, *sums.shape[1:]))
+        _add(together, self._identity["group"], sums)
+        self._of_groups[number] = pooled(together, GROUP)
+        # The first are no siblings: they have only the group in common.
+        networks = networks[networks >= self.groups]
+        self._pooled[number].put(networks, pooled(sums[networks], NETWORK))
+
+    def prior(self, number: int, networks: Array, own: Array) -> Prior:
+        """What paths inherit in a dimension.
+
+        `networks` (paths,) are the numbers of their networks, `own` (paths, arms, STATISTICS) is what they bring
+        themselves; an unknown path brings zeros.
+        """
+        of_networks = self._pooled[number].take(networks)
+        of_groups = self._of_groups[number].take(self._identity["group"][networks])
+        return inherit(own, (of_networks, of_groups))
 
 
 def _add(sums: Array, index: Array, values: Array) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from agent.bpf_source import constants
 from agent.dimensions import INITIAL_WINDOW, Dimension
-from agent.evidence import EvidenceStore
+from agent.evidence import EvidenceStore, chunks
 from agent.kernel import Kernel
 from agent.libbpf import Array
 from agent.networks import Networks
@@ -26,133 +26,146 @@ def cumulative(probabilities: Array, arms: int) -> Array:
 
     A path whose probabilities are no such thing (not a number, negative, or not 1 together) gets arm 0 alone.
     """
+    shares = np.ascontiguousarray(probabilities.T)  # arms first: every step below runs over contiguous memory
     with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs
-        total = probabilities.sum(axis=1, keepdims=True)
-    sound = np.isfinite(total) & (np.abs(total - 1.0) < _TOLERANCE) & (probabilities >= 0).all(axis=1, keepdims=True)
-    clean = np.where(sound, probabilities, 0.0)
+        total = shares.sum(axis=0)
+    sound = np.isfinite(total) & (np.abs(total - 1.0) < _TOLERANCE) & (shares >= 0).all(axis=0)
+    clean = np.where(sound, shares, 0.0)
     steps = np.round(clean * STEPS)
     # Every arm that may be drawn at all keeps at least one step.
-    steps = np.where((clean > 0) & (steps == 0), 1.0, steps)
-    total = steps.sum(axis=1, keepdims=True)
-    upto = np.zeros((len(clean), arms), np.uint16)
-    ends = np.cumsum(steps, axis=1) / np.maximum(total, 1.0)
-    upto[:, : clean.shape[1]] = np.where(total > 0, np.floor(ends * _FULL), 0)
-    upto[:, clean.shape[1] :] = upto[:, clean.shape[1] - 1 : clean.shape[1]]
+    steps[(clean > 0) & (steps == 0)] = 1.0
+    ends = np.cumsum(steps, axis=0)
+    upto = np.zeros((len(probabilities), arms), np.uint16)
+    upto[:, : len(ends)] = np.floor(ends * (_FULL / np.maximum(ends[-1], 1.0))).T
+    upto[:, len(ends) :] = upto[:, len(ends) - 1 : len(ends)]
     return upto
 
 
-def safe_windows(dimensions: tuple[Dimension, ...], decisions: list[Decision]) -> Array:
-    """The largest window, in segments, that a peer may be granted on every row; 0 where nothing speaks against any."""
+def safe_windows(dimensions: tuple[Dimension, ...], decisions: list[Decision], rows: Array) -> Array:
+    """The largest window, in segments, that a peer may be granted on `rows`; 0 where nothing speaks against any."""
     for dimension, decision in zip(dimensions, decisions, strict=True):
         if dimension.name == INITIAL_WINDOW and decision.limit is not None:
             windows = np.array([constants()["INITIAL_WINDOW_KERNEL"], *(arm.value for arm in dimension.arms[1:])])
-            loses = decision.limit < len(windows)
-            return np.where(loses, windows[np.clip(decision.limit - 1, 0, None)], 0)
-    return np.zeros(len(decisions[0].chosen), np.intp)
+            limit = decision.limit[rows].astype(np.intp)
+            return np.where(limit < len(windows), windows[np.clip(limit - 1, 0, len(windows) - 1)], 0)
+    return np.zeros(len(rows), np.intp)
 
 
 class Publisher:
     """Keeps the kernel's policy trie equal to the last decisions: entries for rules, for networks and for paths."""
 
-    def __init__(self, kernel: Kernel, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, kernel: Kernel, rules: tuple[Rule, ...], store: EvidenceStore, networks: Networks) -> None:
         self._kernel = kernel
         self._rules = rules
-        self._moved = False
-        self._published = self._nothing()
+        self._store = store
+        self._networks = networks
+        self._forget()
 
-    def publish(
-        self, store: EvidenceStore, decisions: list[Decision], networks: Networks, unknown: list[Decision]
-    ) -> int:
+    def publish(self, decisions: list[Decision], unknown: list[Decision], rows: Array, networks: Array) -> int:
         """Writes what changed; returns how many entries that were.
 
-        `decisions` are those of the rows of `store`, `unknown` those for unknown paths in `networks`.
+        `decisions` are those of the rows of the store, `unknown` those for unknown paths in every network; only `rows`
+        and `networks` are looked at, and what is new.
         """
-        identity = store.identity[store.groups :]
-        of_paths = self._policies(store.dimensions, [one.part(slice(store.groups, None)) for one in decisions])
-        of_paths["path_bits"], of_paths["group"] = identity["bits"], identity["group"]
-        above = networks.identity
-        of_networks = self._policies(store.dimensions, unknown)
-        of_networks["path_bits"], of_networks["group"] = above["path_bits"], above["group"]
+        store, above = self._store, self._networks.identity
+        rows = rows[rows >= store.groups]
+        identity = store.identity[rows]
+        policies = self._policies(decisions, rows)
+        policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
+        changed = self._of_rows.put(rows, policies, self._keys(identity["address"], identity["bits"]))
 
-        rules = self._rules
-        of_rules = np.zeros(len(rules), self._kernel.policy)
+        policies = self._policies(unknown, networks)
+        policies["path_bits"], policies["group"] = above["path_bits"][networks], above["group"][networks]
+        keys = self._keys(above["address"][networks], above["bits"][networks])
+        own = (networks >= self._networks.groups) & ~above["rule"][networks]
+        more = self._of_networks.put(networks, policies, keys, own)
+        parts = [changed, more, self._publish_rules()]
+        self._kernel.publish(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return sum(len(keys) for keys, _ in parts)
+
+    def _publish_rules(self) -> tuple[Array, Array]:
+        rules, store = self._rules, self._store
+        policies = np.zeros(len(rules), self._kernel.policy)
         for position, rule in enumerate(rules):
             # The kernel has one entry for a prefix: a path with the rule's own stands for both, or else a network.
-            path = store.find(rule.address, rule.bits, rule.group)
-            network = networks.find(rule.address, rule.bits, rule.group)
-            source = of_networks[rule.group if network is None else network]
-            of_rules[position] = source if path is None else of_paths[path - store.groups]
-            of_rules["path_bits"][position] = rule.path_bits
-            of_rules["group"][position] = rule.group
-            of_rules["excluded"][position] = rule.excluded
+            row = store.find(rule.address, rule.bits, rule.group)
+            network = self._networks.find(rule.address, rule.bits, rule.group)
+            if row is not None and row < len(self._of_rows.policies):
+                policies[position] = self._of_rows.policies[row]
+            else:
+                policies[position] = self._of_networks.policies[rule.group if network is None else network]
+            policies["path_bits"][position] = rule.path_bits
+            policies["group"][position] = rule.group
+            policies["excluded"][position] = rule.excluded
+        return self._of_rules.put(np.arange(len(rules)), policies, self._rule_keys())
 
-        rule_keys = self._keys(
-            np.array([list(rule.address) for rule in rules], np.uint8), np.array([rule.bits for rule in rules])
-        )
-        # The first are no networks; those that are rules too are written with these.
-        own = np.flatnonzero(~above["rule"])[networks.groups :]
-        new = [
-            (rule_keys, of_rules),
-            (self._keys(above["address"][own], above["bits"][own]), of_networks[own]),
-            (self._keys(identity["address"], identity["bits"]), of_paths),
-        ]
-        if self._moved:
-            old = _all_keys(self._published)
-            self._kernel.withdraw(old[~np.isin(_bytes(old), _bytes(_all_keys(new)))])
-            self._published, self._moved = self._nothing(), False
-        changed = [_changed(before, policies) for (_, before), (_, policies) in zip(self._published, new, strict=True)]
-        self._kernel.publish(
-            np.concatenate([keys[which] for (keys, _), which in zip(new, changed, strict=True)]),
-            np.concatenate([policies[which] for (_, policies), which in zip(new, changed, strict=True)]),
-        )
-        self._published = new
-        return int(sum(which.sum() for which in changed))
+    def _rule_keys(self) -> Array:
+        address = np.array([list(rule.address) for rule in self._rules], np.uint8)
+        return self._keys(address, [rule.bits for rule in self._rules])
 
-    def _policies(self, dimensions: tuple[Dimension, ...], decisions: list[Decision]) -> Array:
-        policies = np.zeros(len(decisions[0].chosen), self._kernel.policy)
+    def _policies(self, decisions: list[Decision], rows: Array) -> Array:
+        policies = np.zeros(len(rows), self._kernel.policy)
         arms = constants()["ARMS"]
-        policies["upto"] = np.concatenate([cumulative(one.probabilities, arms) for one in decisions], axis=1)
-        policies["safe_window"] = safe_windows(dimensions, decisions)
+        for some, part in zip(chunks(rows), chunks(np.arange(len(rows))), strict=True):
+            upto = [cumulative(one.probabilities[some], arms) for one in decisions]
+            policies["upto"][part] = np.concatenate(upto, axis=1)
+        policies["safe_window"] = safe_windows(self._store.dimensions, decisions, rows)
         return policies
 
-    def _keys(self, address: Array, bits: Array) -> Array:
+    def _keys(self, address: Array, bits: Array | list[int]) -> Array:
         keys = np.zeros(len(bits), self._kernel.prefix_key)
         keys["bits"] = bits
         keys["address"] = np.ascontiguousarray(address).view(np.uint32)
         return keys
 
+    def _network_keys(self) -> Array:
+        above = self._networks.identity[self._networks.groups : len(self._of_networks.policies)]
+        own = above[~above["rule"]]
+        return self._keys(own["address"], own["bits"])
+
     def withdraw_all(self) -> None:
         """Deletes every policy: every connection gets the kernel's defaults."""
-        self._kernel.withdraw(_all_keys(self._published))
-        self._published, self._moved = self._nothing(), False
+        paths = self._store.identity[self._store.groups : len(self._of_rows.policies)]
+        self._kernel.withdraw(self._keys(paths["address"], paths["bits"]))
+        self._kernel.withdraw(self._network_keys())
+        self._kernel.withdraw(self._rule_keys())
+        self._forget()
 
-    def rows_moved(self) -> None:
-        """For when paths were forgotten: all others are written anew with the next decisions."""
-        self._moved = True
+    def forget(self, gone: Array) -> None:
+        """For when rows of the store moved, before its networks forget theirs; `gone` are identities of dropped paths.
 
-    def _nothing(self) -> list[tuple[Array, Array]]:
-        return [(np.zeros(0, self._kernel.prefix_key), np.zeros(0, self._kernel.policy))] * 3
+        Everything is written anew with the next decisions. Until then unknown paths inherit from their rules.
+        """
+        self._kernel.withdraw(self._keys(gone["address"], gone["bits"]))
+        self._kernel.withdraw(self._network_keys())
+        self._forget()
+
+    def _forget(self) -> None:
+        self._of_rows, self._of_networks, self._of_rules = (_Sent(self._kernel) for _ in range(3))
 
     @property
     def entries(self) -> int:
-        """How many policies the kernel holds."""
-        return sum(len(keys) for keys, _ in self._published)
+        """How many policies the kernel was sent."""
+        paths = max(0, len(self._of_rows.policies) - self._store.groups)
+        return paths + len(self._network_keys()) + len(self._of_rules.policies)
 
 
-def _all_keys(entries: list[tuple[Array, Array]]) -> Array:
-    """All keys; a path may have the prefix of a rule: then only one is there."""
-    keys = np.concatenate([keys for keys, _ in entries])
-    return keys[np.unique(_bytes(keys), return_index=True)[1]]
+class _Sent:
+    """The policies that the kernel has, by number."""
 
+    def __init__(self, kernel: Kernel) -> None:
+        self._room = np.zeros(0, kernel.policy)
+        self.policies = self._room
 
-def _bytes(keys: Array) -> Array:
-    """Keys as what numpy can compare, which structs are not."""
-    return keys.view(f"S{keys.dtype.itemsize}")
-
-
-def _changed(before: Array, policies: Array) -> Array:
-    """Which policies are new or other than before."""
-    changed = np.ones(len(policies), np.bool_)
-    known = min(len(before), len(policies))
-    changed[:known] = policies[:known] != before[:known]
-    return changed
+    def put(self, numbers: Array, policies: Array, keys: Array, own: Array | bool = True) -> tuple[Array, Array]:
+        """Takes over `policies`; returns keys and policies to write: of those that changed and have an entry `own`."""
+        known = len(self.policies)
+        length = max(known, int(numbers.max(initial=-1)) + 1)
+        if length > len(self._room):
+            room = np.zeros(length + length // 4, self._room.dtype)
+            room[:known] = self.policies
+            self._room = room
+        self.policies = self._room[:length]
+        changed = ((self.policies[numbers] != policies) | (numbers >= known)) & own
+        self.policies[numbers] = policies
+        return keys[changed], policies[changed]

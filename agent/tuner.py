@@ -32,6 +32,7 @@ __all__ = ["Match", "Tuner"]
 
 # Beyond the limit, so many more are dropped at once that it does not happen at every step.
 _FORGET_SHARE = 0.1
+_MOST_ENTRIES = 1000  # in the journal, a step
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Tuner:
                     now=time.monotonic(), factor=worth,
                 )  # fmt: skip
         self.store.half_life = config.control.half_life
-        self.publisher = Publisher(kernel, self.rules)
+        self.publisher = Publisher(kernel, self.rules, self.store, self.networks)
         self.decider = Decider(self.dimensions, self.store, self.networks, self.failures)
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
         kernel.publish_extensions(plan.sends, plan.algorithms, plan.honoured, self._honoured)
@@ -179,6 +180,11 @@ class Tuner:
         """Takes in what connections did; `now` is monotonic seconds."""
         self.adoption.step()
         self._absorb(*self.kernel.drain(), now)
+        before = self._chosen()
+        rows = self.decider.hurry(now)
+        if len(rows):
+            self._publish(rows, rows[:0])
+            self._write_changes(before, rows)
 
     def sample_rest(self, now: float) -> None:
         """Takes in everything; for the end, when nothing is attached any more."""
@@ -195,38 +201,50 @@ class Tuner:
         A controller that raises leaves its dimension at the kernel's defaults, and is counted.
         """
         if (over := self.store.overflow) > 0:
-            self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
+            gone = self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
+            self.publisher.forget(gone)
             self.networks.forget()
             self.decider.forget()
-            self.publisher.rows_moved()
-        self.store.age(now)
-        before = self.decisions
-        self.decider.step(now)
-        self.publisher.publish(self.store, self.decisions, self.networks, self.decider.unknown)
+        before = self._chosen()
+        rows, networks = self.decider.step(now)
+        self._publish(rows, networks)
         self.effect.step(self.store)
         if before:
-            self._write_changes(before)
+            self._write_changes(before, rows)
 
-    def _write_changes(self, before: list[Decision]) -> None:
+    def _chosen(self) -> list[Array]:
+        return [decision.chosen.copy() for decision in self.decisions]
+
+    def _publish(self, rows: Array, networks: Array) -> None:
+        self.publisher.publish(self.decisions, self.decider.unknown, rows, networks)
+
+    def _write_changes(self, before: list[Array], rows: Array) -> None:
+        """`before` is what was chosen, by dimension, before `rows` were decided.
+
+        All changes are counted; the journal gets a bounded number a step, as its lines take longer than all the rest.
+        """
+        left = _MOST_ENTRIES
         for dimension, old, new in zip(self.dimensions, before, self.decisions, strict=True):
-            known = len(old.chosen)
-            previous = np.zeros(len(new.chosen), np.intp)
-            previous[:known] = old.chosen
-            for row in np.flatnonzero(previous != new.chosen):
-                was, became = int(previous[row]), int(new.chosen[row])
-                action = "up" if became > was else "down"
-                self.changes[dimension.name, action] = self.changes.get((dimension.name, action), 0) + 1
+            previous = np.zeros(len(new.chosen), np.uint8)
+            previous[: len(old)] = old
+            changed = rows[previous[rows] != new.chosen[rows]]
+            ups = int((new.chosen[changed] > previous[changed]).sum())
+            for action, count in (("up", ups), ("down", len(changed) - ups)):
+                if count:
+                    self.changes[dimension.name, action] = self.changes.get((dimension.name, action), 0) + count
+            for row in changed[:left]:
                 self.journal.write(
                     Entry(
                         time.time(),
                         self.name(int(row)),
                         self.groups[self.group(int(row))],
                         dimension.name,
-                        dimension.arms[was].name,
-                        dimension.arms[became].name,
+                        dimension.arms[previous[row]].name,
+                        dimension.arms[new.chosen[row]].name,
                         new.reasons[new.reason[row]],
                     )
                 )
+            left -= len(changed[:left])
 
     def name(self, row: int) -> str:
         """What people call a row of the evidence."""

@@ -22,20 +22,20 @@ class AckThompson:
         """Utility is speed, less what ACKs cost; what is lost on the way here is not this host's doing."""
         estimate = transfer_time(evidence)
         utility = -estimate.mean - ACK_COST * acks_per_segment(evidence)
-        nothing = np.zeros(utility.shape)
+        nothing = np.zeros_like(utility)
         return Measure(utility, estimate.variance, nothing, nothing, evidence[Field.TRANSFERS])
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
+    def step(self, now: float, evidence: Evidence, measure: Measure | None = None) -> Decision:
         """Probabilities for every ACK policy of every path."""
         del now  # evidence ages by itself
-        measure = self.measure(evidence)
-        nobody = np.zeros(measure.utility.shape, np.bool_)
+        measure = measure or self.measure(evidence)
+        nobody = np.zeros_like(measure.utility, np.bool_)
         return decide(measure, evidence.prior, nobody, nobody.copy())
 
 
 def acks_per_segment(evidence: Evidence) -> Floats:
     """ACKs that left for one data segment that arrived, at most 1, shape (paths, arms); 0 where nothing arrived."""
-    segments = evidence[Field.RECEIVED_SEGMENTS].astype(np.float64)
+    segments = evidence[Field.RECEIVED_SEGMENTS]
     some = segments > 0
-    acks: Floats = np.where(some, evidence[Field.ACKS] / np.where(some, segments, 1.0), 0.0)
-    return np.clip(acks, 0.0, 1.0)
+    acks: Floats = np.where(some, np.clip(evidence[Field.ACKS], 0.0, segments) / np.where(some, segments, 1.0), 0.0)
+    return acks

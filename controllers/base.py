@@ -7,7 +7,6 @@ dimension independently of the others, so that arms of a dimension can be compar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -119,7 +118,8 @@ class Decision:
 
     `probabilities` (paths, arms) sum to 1; `chosen` (paths,) is the arm held to be best; `reason` (paths,) indexes
     `reasons`, which people read. `limit` (paths,) is the first arm that evidence speaks against, or the number of arms:
-    a peer's request is granted less than that.
+    a peer's request is granted less than that. `learning` (paths,) is where a few connections more are likely to change
+    the decision: there it should be made anew soon.
     """
 
     probabilities: Floats
@@ -127,23 +127,7 @@ class Decision:
     reason: Integers
     reasons: tuple[str, ...]
     limit: Integers | None = None
-
-    def part(self, rows: slice) -> Decision:
-        """The decision for some of the paths."""
-        limit = None if self.limit is None else self.limit[rows]
-        return Decision(self.probabilities[rows], self.chosen[rows], self.reason[rows], self.reasons, limit)
-
-    @staticmethod
-    def joined(parts: Sequence[Decision]) -> Decision:
-        """Decisions of one law for different paths as one."""
-        limits = [part.limit for part in parts if part.limit is not None]
-        return Decision(
-            np.concatenate([part.probabilities for part in parts]),
-            np.concatenate([part.chosen for part in parts]),
-            np.concatenate([part.reason for part in parts]),
-            parts[0].reasons,
-            np.concatenate(limits) if limits else None,
-        )
+    learning: NDArray[np.bool_] | None = None
 
 
 class Controller(Protocol):
@@ -153,6 +137,9 @@ class Controller(Protocol):
         """How the arms did, for paths to learn from each other; None: this law inherits nothing."""
         ...
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
-        """Decides for every path in `evidence`; `now` is in seconds of any clock."""
+    def step(self, now: float, evidence: Evidence, measure: Measure | None = None) -> Decision:
+        """Decides for every path in `evidence`; `now` is in seconds of any clock.
+
+        `measure` is what `measure` gave for this evidence, for callers that have it already.
+        """
         ...

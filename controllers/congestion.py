@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.base import Decision, Evidence, Field, Measure
-from controllers.estimates import TimeEstimate, retransmission, rtt_inflation, transfer_time
+from controllers.base import Decision, Evidence, Field, Floats, Measure
+from controllers.estimates import retransmission, rtt_inflation, transfer_time
 from controllers.thompson import decide
 from controllers.veto import loses_more, suspected
 
@@ -24,26 +24,23 @@ class CongestionThompson:
 
     def measure(self, evidence: Evidence) -> Measure:
         """Utility is speed, less what retransmissions and full queues cost others."""
-        return self._measure(evidence, transfer_time(evidence))
-
-    def _measure(self, evidence: Evidence, estimate: TimeEstimate) -> Measure:
-        utility = (
-            -estimate.mean
-            - RETRANSMISSION_COST * retransmission(evidence)
-            - INFLATION_COST * np.log2(rtt_inflation(evidence))
-        )
+        estimate = transfer_time(evidence)
         return Measure(
-            utility, estimate.variance, evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS],
-            evidence[Field.TRANSFERS],
+            -estimate.mean - _cost(evidence), estimate.variance, evidence[Field.RETRANSMITTED],
+            evidence[Field.SEGMENTS], evidence[Field.TRANSFERS],
         )  # fmt: skip
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
+    def step(self, now: float, evidence: Evidence, measure: Measure | None = None) -> Decision:
         """Probabilities for every algorithm of every path."""
         del now  # evidence ages by itself
-        estimate = transfer_time(evidence)
-        measure = self._measure(evidence, estimate)
-        doubt = np.sqrt(estimate.variance + estimate.variance[:, :1])
-        much_faster = estimate.mean[:, :1] - estimate.mean - doubt >= MUCH_FASTER
+        measure = measure or self.measure(evidence)
+        speed = measure.utility + _cost(evidence)
+        doubt = np.sqrt(measure.variance + measure.variance[:, :1])
+        much_faster = speed - speed[:, :1] - doubt >= MUCH_FASTER
         vetoed = loses_more(measure.lost, measure.sent, at_least=10.0) & ~much_faster
         suspect = suspected(measure, evidence.prior, at_least=10.0) & ~much_faster
         return decide(measure, evidence.prior, vetoed, suspect)
+
+
+def _cost(evidence: Evidence) -> Floats:
+    return RETRANSMISSION_COST * retransmission(evidence) + INFLATION_COST * np.log2(rtt_inflation(evidence))

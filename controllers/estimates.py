@@ -13,6 +13,9 @@ __all__ = ["PRIOR_VARIANCE", "TimeEstimate", "first_window_loss", "retransmissio
 # What an arm's spread is thought to be before it is seen: a factor of 2^0.3 (23 %), worth four transfers.
 PRIOR_VARIANCE = 0.3**2
 PRIOR_WEIGHT = 4.0
+MOST = 40.0  # log2, of any time or size
+MOST_INFLATION = 1000.0
+LEAST_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,16 @@ def transfer_time(evidence: Evidence) -> TimeEstimate:
     Sizes do not depend on the arm, as arms are drawn at random; the adjustment only takes noise away.
     """
 
-    def column(field: Field) -> Floats:
-        return evidence[field].astype(np.float64)
-
-    count = column(Field.TRANSFERS)
+    count = evidence[Field.TRANSFERS]
     safe = np.maximum(count, 1e-9)
-    time = column(Field.LOG_TIME) / safe
-    size = column(Field.LOG_BYTES) / safe
-    spread_time = np.maximum(column(Field.LOG_TIME_SQUARED) - count * time**2, 0.0)
-    spread_size = np.maximum(column(Field.LOG_BYTES_SQUARED) - count * size**2, 0.0)
-    together = column(Field.LOG_TIME_BYTES) - count * time * size
+    # What no transfer can have left is damage; the bounds keep it from spreading.
+    most = MOST * safe
+    time = np.clip(evidence[Field.LOG_TIME], -most, most) / safe
+    size = np.clip(evidence[Field.LOG_BYTES], -most, most) / safe
+    most *= MOST
+    spread_time = np.clip(evidence[Field.LOG_TIME_SQUARED] - count * time**2, 0.0, most)
+    spread_size = np.clip(evidence[Field.LOG_BYTES_SQUARED] - count * size**2, 0.0, most)
+    together = np.clip(evidence[Field.LOG_TIME_BYTES] - count * time * size, -most, most)
 
     # A path whose transfers all have one size tells nothing about the slope; 0.01 keeps rounding out of it.
     total_size = spread_size.sum(axis=1, keepdims=True)
@@ -53,7 +56,7 @@ def transfer_time(evidence: Evidence) -> TimeEstimate:
 
     residual = np.maximum(spread_time - 2 * slope * together + slope**2 * spread_size, 0.0)
     one = (residual + PRIOR_WEIGHT * PRIOR_VARIANCE) / (count + PRIOR_WEIGHT)
-    variance = np.where(count > 0, one / safe, np.inf)
+    variance = np.where(count > 0, np.maximum(one / safe, LEAST_VARIANCE), np.inf)
     return TimeEstimate(mean, variance)
 
 
@@ -69,14 +72,17 @@ def retransmission(evidence: Evidence) -> Floats:
 
 def rtt_inflation(evidence: Evidence) -> Floats:
     """Mean RTT over the path's least: 1 is an empty queue; 1 where nothing was measured."""
-    base = evidence[Field.BASE_RTT].astype(np.float64)
-    measured = base > 0
-    ratio: Floats = np.where(measured, evidence[Field.RTT] / np.where(measured, base, 1.0), 1.0)
-    return np.maximum(ratio, 1.0)
+    base = evidence[Field.BASE_RTT]
+    return np.maximum(_divided(np.minimum(evidence[Field.RTT], MOST_INFLATION * base), base), 1.0)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """A share: 0 to 1, whatever the sums say."""
+    return _divided(np.clip(part, 0.0, whole), whole)
+
+
+def _divided(part: Floats, whole: Floats) -> Floats:
+    """The quotient; 0 where there is nothing to divide by."""
     some = whole > 0
-    ratio: Floats = np.where(some, part.astype(np.float64) / np.where(some, whole, 1.0), 0.0)
-    return np.clip(ratio, 0.0, 1.0)
+    quotient: Floats = np.where(some, part / np.where(some, whole, 1.0), 0.0)
+    return quotient

@@ -69,13 +69,14 @@ _TINY = 1e-9
 
 def statistics(measure: Measure) -> Floats:
     """What every path adds to its network and its group, shape (paths, arms, STATISTICS)."""
-    result = np.zeros((*measure.utility.shape, STATISTICS))
+    paths, arms = measure.utility.shape
+    # Paths are contiguous in memory, as they are in the evidence.
+    result = np.zeros((STATISTICS, arms, paths), measure.utility.dtype).transpose(2, 1, 0)
     noise = measure.variance + measure.variance[:, :1]
-    noise[:, ARM_DEFAULT] = np.inf
     both = np.isfinite(noise)
-    noise[~both] = 0.0
-    gain = np.where(both, np.clip(measure.utility - measure.utility[:, :1], -MOST_GAIN, MOST_GAIN), 0.0)
-    result[..., _Sum.WEIGHT : _Sum.LOSS_WEIGHT] = _moments(gain, noise, both, NETWORK.gain)
+    both[:, ARM_DEFAULT] = False
+    gain = np.clip(measure.utility - measure.utility[:, :1], -MOST_GAIN, MOST_GAIN)
+    _moments(result[..., : _Sum.LOSS_WEIGHT], gain, noise, both, NETWORK.gain)
 
     sent = np.maximum(measure.sent, _TINY)
     lost = np.clip(measure.lost, 0.0, sent)
@@ -85,16 +86,20 @@ def statistics(measure: Measure) -> Floats:
     both = (measure.sent >= 1.0) & (measure.sent[:, :1] >= 1.0)
     both[:, ARM_DEFAULT] = False
     share = lost / sent
-    result[..., _Sum.LOSS_WEIGHT : _Sum.TRIALS] = _moments(share - share[:, :1], noise, both, NETWORK.excess)
+    _moments(result[..., _Sum.LOSS_WEIGHT :], share - share[:, :1], noise, both, NETWORK.excess)
     result[..., _Sum.TRIALS] = measure.trials
     result[..., _Sum.SENT] = measure.sent
     return result
 
 
-def _moments(value: Floats, noise: Floats, known: NDArray[np.bool_], typical: float) -> Floats:
+def _moments(sums: Floats, value: Floats, noise: Floats, known: NDArray[np.bool_], typical: float) -> None:
     """The four sums of one quantity. No single path weighs more than its kinship allows, however busy it is."""
-    weight = np.where(known, 1.0 / (noise + typical**2), 0.0)
-    return np.stack([weight, weight * value, weight * value**2, weight * noise], axis=-1)
+    noise = np.where(known, noise, 1.0)
+    weight = known / (noise + typical**2)
+    sums[..., 0] = weight
+    sums[..., 1] = weight * value
+    sums[..., 2] = sums[..., 1] * value
+    sums[..., 3] = weight * noise
 
 
 def time_differences(evidence: Evidence) -> tuple[Floats, Floats]:
@@ -118,21 +123,40 @@ def time_differences(evidence: Evidence) -> tuple[Floats, Floats]:
 class Pooled:
     """What sources (networks, or groups) know of every arm; arrays of shape (sources, arms).
 
-    `weight` and `loss_weight` are the sums over their paths, of which each path takes its own part off.
+    `part` and `loss_part` are one over the sums of their paths' weights, for each path to take its own part off.
     """
 
     gain: Floats
     precision: Floats
-    weight: Floats
+    part: Floats
     excess: Floats
     loss_precision: Floats
-    loss_weight: Floats
+    loss_part: Floats
     trust: Floats
     segments: Floats  # a connection
 
+    @staticmethod
+    def of_nobody(sources: int, arms: int) -> Pooled:
+        """For so many sources that know nothing."""
+        return pooled(np.zeros((STATISTICS, arms, sources), np.float32).T, NETWORK)
+
     def take(self, sources: Integers) -> Pooled:
-        """One row for every element of `sources`."""
-        return Pooled(*(getattr(self, name)[sources] for name in self.__dataclass_fields__))
+        """One row for every element of `sources`; those are contiguous in memory."""
+        return Pooled(*(np.take(column.T, sources, axis=1).T for column in self._columns()))
+
+    def put(self, sources: Integers, other: Pooled) -> None:
+        """Replaces the rows of `sources`."""
+        for column, values in zip(self._columns(), other._columns(), strict=True):
+            column[sources] = values
+
+    def grown(self, sources: int) -> Pooled:
+        """With so many more sources that know nothing."""
+        nobody = Pooled.of_nobody(sources, self.gain.shape[1])
+        pairs = zip(self._columns(), nobody._columns(), strict=True)
+        return Pooled(*(np.concatenate([mine.T, more.T], axis=1).T for mine, more in pairs))
+
+    def _columns(self) -> list[Floats]:
+        return [getattr(self, name) for name in self.__dataclass_fields__]
 
 
 def pooled(sums: Floats, kinship: Kinship) -> Pooled:
@@ -145,7 +169,8 @@ def pooled(sums: Floats, kinship: Kinship) -> Pooled:
     # The rule of succession: one good sibling makes a good path likelier than not, no number makes it certain.
     trust = np.where(tried, siblings / (siblings + 0.5), 0.0)
     return Pooled(
-        gain, precision, sums[..., _Sum.WEIGHT], excess, loss_precision, sums[..., _Sum.LOSS_WEIGHT], trust,
+        gain, precision, 1.0 / np.maximum(sums[..., _Sum.WEIGHT], _TINY),
+        excess, loss_precision, 1.0 / np.maximum(sums[..., _Sum.LOSS_WEIGHT], _TINY), trust,
         sums[..., _Sum.SENT] / np.maximum(trials, 1.0),
     )  # fmt: skip
 
@@ -169,17 +194,16 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
 
     What a path itself brought into a source is taken off the source's weight, so that nobody inherits from himself.
     """
-    shape = own.shape[:2]
-    gain, precision, excess, loss_precision, segments, trust = (np.zeros(shape) for _ in range(6))
+    gain, precision, excess, loss_precision, segments, trust = (np.zeros_like(own[..., 0]) for _ in range(6))
     for source in sources:
-        weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.weight)
+        weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.part)
         gain += weight * source.gain
         precision += weight
-        others = _of_others(own[..., _Sum.LOSS_WEIGHT], source.loss_weight)
+        others = _of_others(own[..., _Sum.LOSS_WEIGHT], source.loss_part)
         weight = source.loss_precision * others
         excess += weight * source.excess
         loss_precision += weight
-        segments = np.where(segments > 0, segments, np.where(others > 0, source.segments, 0.0))
+        segments = np.where(segments > 0, segments, (others > 0) * source.segments)
         trust = np.maximum(trust, source.trust * (others > 0))
     gain /= np.maximum(precision, _TINY)
     excess /= np.maximum(loss_precision, _TINY)
@@ -188,6 +212,7 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
     return Prior(gain, precision, excess, worth, trust)
 
 
-def _of_others(own: Floats, total: Floats) -> Floats:
-    """The share of `total` that others brought."""
-    return np.clip(1.0 - own / np.maximum(total, _TINY), 0.0, 1.0) * (total > 0)
+def _of_others(own: Floats, part: Floats) -> Floats:
+    """The share of a source that others brought."""
+    others: Floats = np.maximum(1.0 - own * part, 0.0)
+    return others

@@ -73,10 +73,10 @@ class InitialWindowTrial:
             evidence[Field.FIRST_WINDOW_SEGMENTS], evidence[Field.FIRST_WINDOWS],
         )  # fmt: skip
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
+    def step(self, now: float, evidence: Evidence, measure: Measure | None = None) -> Decision:
         """Probabilities for every window of every path."""
         del now  # evidence ages by itself
-        measure, prior = self.measure(evidence), evidence.prior
+        measure, prior = measure or self.measure(evidence), evidence.prior
         paths, arms = len(evidence), len(evidence.arms)
         rows, index = np.arange(paths), np.arange(arms)
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
@@ -85,10 +85,10 @@ class InitialWindowTrial:
         banned = _and_larger(loses_more(measure.lost, measure.sent, at_least=2.0))
         tried = (filled >= ENOUGH) & ~banned
         own_top = _highest(tried)
-        suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & (index > own_top[:, None])
-        trust = np.zeros(tried.shape) if prior is None else np.where(banned | suspect, 0.0, prior.trust)
+        suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & _beyond(own_top, arms)
+        trust = np.zeros_like(measure.utility) if prior is None else np.where(banned | suspect, 0.0, prior.trust)
         top = np.maximum(own_top, _highest(trust > 0))
-        safe = (index <= top[:, None]) & ~banned & ~suspect
+        safe = ~_beyond(top, arms) & ~banned & ~suspect
 
         # The window on trial: the next one up, once anything is known at all.
         short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
@@ -100,22 +100,22 @@ class InitialWindowTrial:
         climbing = known & ~idle & (top < arms - 1) & ~banned[rows, trial] & ~ends_short
 
         belief = believe(measure, prior, UNKNOWN_SPREAD)
-        centre, spread = belief.centre - SMALLER_IS_BETTER * index, belief.spread
+        centre, spread = belief.centre - SMALLER_IS_BETTER * index.astype(np.float32), belief.spread
         chosen = np.where(safe, centre - DOUBT * spread, -np.inf).argmax(axis=1)
         gain = centre[rows, chosen] - centre[:, ARM_DEFAULT]
         # What others taught is not doubted twice: it has been weighed by how much they differ.
         doubt = np.where(idle, 0.0, CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT]))
         chosen[gain < doubt] = ARM_DEFAULT
 
-        least = safe * (FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True), 1))
+        least = np.where(safe, FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True, dtype=np.float32), 1), 0.0)
         probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe) + least
         probabilities[rows, chosen] = 0.0
         probabilities[rows, chosen] = 1.0 - probabilities.sum(axis=1)
         # What only others tried is used as far as they are to be trusted; the rest keeps to what is known here.
-        lent = np.where(index > own_top[:, None], probabilities * (1.0 - trust), 0.0)
+        lent = np.where(_beyond(own_top, arms), probabilities * (1.0 - trust), 0.0)
         probabilities -= lent
         probabilities[rows, own_top] += lent.sum(axis=1)
-        share = np.where(climbing, np.where(suspect[rows, trial], SUSPECT_SHARE, TRIAL_SHARE), 0.0)
+        share = climbing * np.where(suspect[rows, trial], np.float32(SUSPECT_SHARE), np.float32(TRIAL_SHARE))
         probabilities *= 1.0 - share[:, None]
         probabilities[rows, trial] += share
 
@@ -127,7 +127,12 @@ class InitialWindowTrial:
         reason[idle & known] = INHERITED
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
-        return Decision(probabilities, chosen, reason, REASONS, limit)
+        return Decision(probabilities, chosen, reason, REASONS, limit, climbing)
+
+
+def _beyond(last: NDArray[np.intp], arms: int) -> NDArray[np.bool_]:
+    """Which arms are larger than the path's `last` (paths,); (paths, arms), paths contiguous as everywhere here."""
+    return (np.arange(arms)[:, None] > last).T
 
 
 def _highest(arms: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from controllers.base import ARM_DEFAULT, Decision, Evidence, Field
+from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Measure
 
 __all__ = ["REASONS", "InitialWindowRfc9040"]
 
@@ -33,9 +33,9 @@ class InitialWindowRfc9040:
         """Nothing is inherited: every path begins at the kernel's window."""
         del evidence
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
+    def step(self, now: float, evidence: Evidence, measure: Measure | None = None) -> Decision:
         """Probabilities for every window of every path."""
-        del now  # evidence ages by itself
+        del now, measure  # evidence ages by itself
         paths, arms = len(evidence), len(evidence.arms)
         filled = evidence[Field.FIRST_WINDOWS].astype(np.float64)
         judged = filled >= JUDGED_AFTER

@@ -68,8 +68,8 @@ def decide(
     believed[rows, leader] |= won & (seen[rows, leader] >= SEEN_TWICE)
     lacking = ~believed & ~vetoed & ~(beaten & (seen >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
-    share = lacking * COMPARING_SHARE / np.maximum(lacking.sum(axis=1, keepdims=True), 1)
-    share = np.where(suspect, np.minimum(share, SUSPECT_SHARE), share)
+    share = np.float32(COMPARING_SHARE) / np.maximum(lacking.sum(axis=1, keepdims=True, dtype=np.float32), 1.0)
+    share = lacking * np.where(suspect, np.minimum(share, SUSPECT_SHARE), share)
     probabilities = (1.0 - share.sum(axis=1, keepdims=True)) * probabilities + share
     # No transfer to judge by, no arm to try: arm 0 alone, until some connection transfers enough.
     idle = measure.trials.sum(axis=1) < NOTHING
@@ -92,7 +92,7 @@ def decide(
     reason[comparing] = COMPARING
     reason[lent] = INHERITED
     reason[nothing | (arms == 1)] = UNKNOWN
-    return Decision(probabilities, chosen, reason, REASONS)
+    return Decision(probabilities, chosen, reason, REASONS, learning=comparing & ~nothing)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def believe(measure: Measure, prior: Prior | None, doubt: float) -> Belief:
     """
     own = 1.0 / measure.variance
     certain = 1.0 / (2.0 * doubt**2)
-    taught = np.zeros(own.shape) if prior is None else prior.precision
+    taught = np.zeros_like(own) if prior is None else prior.precision
     gain = 0.0 if prior is None else prior.gain * taught / (taught + certain)
     variance = 1.0 / (taught + certain)
     # The variance is that of a difference: arm 0 has its part in it.

@@ -39,9 +39,9 @@ def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.boo
     `lost` and `sent` are segments; fewer than `at_least` lost segments are never clear. Arm 0 is never
     vetoed, as it has no excess.
     """
-    sent = np.maximum(sent.astype(np.float64), 1e-9)
+    sent = np.maximum(sent, 1e-9)
     # A segment may be lost again when it is sent again; a share above 1 is none.
-    lost = np.clip(lost.astype(np.float64), 0.0, sent)
+    lost = np.clip(lost, 0.0, sent)
     share = lost / sent
     # Agresti and Coull's added counts keep a share of exactly 0 or 1 from looking certain.
     smooth = (lost + 1.0) / (sent + 4.0)

@@ -213,8 +213,8 @@ def test_small_rows_are_not_lost_in_large_groups() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 60.0, 600.0, 1800.0])
 def test_evidence_halves_with_every_half_life(seconds: float) -> None:
     store = new_store(half_life=600.0)
+    absorb(store, keys_of("203.0.113.0/24"), rows_of(1, closed=400, sent_segments=1 << 20), now=1000.0)
     store.age(1000.0)
-    absorb(store, keys_of("203.0.113.0/24"), rows_of(1, closed=400, sent_segments=1 << 20))
     before = store.sums.copy()
     store.age(1000.0 + seconds)
     np.testing.assert_allclose(store.sums, before * 0.5 ** (seconds / 600), rtol=1e-6)
@@ -222,9 +222,8 @@ def test_evidence_halves_with_every_half_life(seconds: float) -> None:
 
 def test_many_small_steps_age_like_one() -> None:
     store = new_store(half_life=600.0)
-    store.age(0.0)
     absorb(store, keys_of("203.0.113.0/24"), rows_of(1, closed=400))
-    for now in range(5, 605, 5):
+    for now in range(0, 605, 5):
         store.age(float(now))
     assert store.sums[3, 0, Field.CLOSED] == pytest.approx(200, rel=1e-4)
 
@@ -235,6 +234,20 @@ def test_the_first_look_and_a_clock_that_stands_or_goes_back_age_nothing() -> No
     for now in (1e9, 1e9, 1e9 - 50):
         store.age(now)
     assert store.sums[3, 0, Field.CLOSED] == 400
+
+
+def test_evidence_is_worth_its_age_though_only_some_rows_are_looked_at() -> None:
+    store = new_store(half_life=600.0)
+    absorb(store, keys_of("203.0.113.0/24", "203.0.114.0/24"), rows_of(2, closed=400))
+    store.age(0.0)
+    for now in range(100, 700, 100):
+        store.age(float(now), np.array([3]))
+    assert store.sums[[3, 4], 0, Field.CLOSED].tolist() == pytest.approx([200, 400], rel=1e-5)
+    # What comes is not older than it is.
+    absorb(store, keys_of("203.0.114.0/24"), rows_of(1, closed=40), now=600.0)
+    assert store.sums[4, 0, Field.CLOSED] == pytest.approx(240, rel=1e-5)
+    store.age(1200.0)
+    assert store.sums[[3, 4], 0, Field.CLOSED].tolist() == pytest.approx([100, 120], rel=1e-5)
 
 
 def test_a_busy_path_remembers_its_last_connections_and_the_comparison_everything() -> None:
@@ -281,6 +294,7 @@ def test_the_paths_idle_for_longest_are_forgotten() -> None:
         assert store.identity[row]["address"].tobytes() == packed(ip_address(f"203.0.{number}.0"))
     for number in (1, 2, 3):
         assert store.find(packed(ip_address(f"203.0.{number}.0")), 120, 0) is None
+    assert store.news[3:].all()
     # A forgotten path that returns begins anew.
     absorb(store, keys_of(names[1]), rows_of(1, closed=50))
     assert store.sums[row_of(store, names[1]), store.treated_slot, Field.CLOSED] == 50

@@ -22,6 +22,7 @@ from controllers import Decision
 
 ARMS = constants()["ARMS"]
 POINTS = np.arange(65536)
+NOBODY = np.zeros(0, np.intp)
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -0.5, -1e-9, 1.5, 1e300]
 
 
@@ -131,7 +132,7 @@ class WritingKernel(StillKernel):
 def written(config: Config = CONFIG) -> tuple[Tuner, WritingKernel]:
     tuner, kernel = still_tuner(config), WritingKernel()
     tuner.kernel = kernel  # type: ignore[assignment]
-    tuner.publisher = Publisher(kernel, tuner.rules)  # type: ignore[arg-type]
+    tuner.publisher = Publisher(kernel, tuner.rules, tuner.store, tuner.networks)  # type: ignore[arg-type]
     return tuner, kernel
 
 
@@ -196,7 +197,7 @@ def test_only_what_changed_is_written() -> None:
     assert kernel.written == 1
     decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
     decisions[1].probabilities[tuner.store.groups] = [0.5, *([0.5] if len(tuner.dimensions[1].arms) > 1 else [])]
-    tuner.publisher.publish(tuner.store, decisions, tuner.networks, tuner.decider.unknown)
+    tuner.publisher.publish(decisions, tuner.decider.unknown, np.array([0, tuner.store.groups]), NOBODY)
     assert kernel.written == (1 if len(tuner.dimensions[1].arms) > 1 else 0)
 
 
@@ -235,7 +236,7 @@ def test_a_law_that_talks_nonsense_leaves_the_kernel_its_defaults() -> None:
         [Decision(np.full(one.probabilities.shape, np.nan), one.chosen, one.reason, one.reasons) for one in kind]
         for kind in kinds
     )
-    tuner.publisher.publish(tuner.store, nonsense, tuner.networks, more)
+    tuner.publisher.publish(nonsense, more, np.arange(len(tuner.store)), np.arange(len(tuner.networks)))
     for policy in kernel.trie.values():
         for dimension in range(constants()["DIMENSIONS"]):
             assert drawn(policy["upto"][dimension * ARMS : (dimension + 1) * ARMS])[0] == 1
