@@ -77,6 +77,12 @@ def test_prometheus_scrapes_over_tls_with_a_password_and_a_certificate(lab: Lab,
         assert "tls_server_config.key_file: " in agent.log()
         scraped = asked.values("count_over_time(up[5m])")[0]
         until(lambda: asked.values("sum_over_time(up[5m])")[0] >= scraped + 3, 10, "no scrapes after the reload")
+        # The page of an agent that has seen traffic, and what all of this costs it.
+        page = agent.get("/").decode()
+        assert "group default" in page
+        assert page.count("/api/v1/paths?address=") == 1
+        print(f"{agent.rss_kb() / 1024:.1f} MB")
+        assert agent.rss_kb() < 70 * 1024
         command = [sys.executable, "-m", "agent", "status", "--json", "--config", str(config)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert ended.returncode == 0, ended.stderr
