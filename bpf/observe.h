@@ -111,14 +111,16 @@ static __always_inline void flush(struct bpf_sock_ops *skops, struct connection 
     connection->delivery_us = 0;
 }
 
-/* A transfer is over: from its begin to the last sign of life, if it was long enough to tell arms apart. */
+/* A transfer, or a piece of it, is over: from its begin to the last sign of life, if it was long enough to tell arms
+ * apart. What is left after pieces may be too little for that. */
 static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct connection *connection, struct row *row)
 {
     u64 total = sent_bytes(skops, connection);
     u64 bytes = total - connection->transfer_base_bytes;
+    u64 least = connection->pieces ? PIECE_BYTES / 4 : (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache;
 
     connection->transfer_base_bytes = total;
-    if (bytes > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
+    if (bytes > least)
         add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000);
 }
 
@@ -136,8 +138,16 @@ static __always_inline int pause_before(struct connection *connection, u64 now, 
     return 0;
 }
 
+static __always_inline int ends_piece(struct bpf_sock_ops *skops, const struct connection *connection)
+{
+    u64 bytes = sent_bytes(skops, connection) - connection->transfer_base_bytes;
+
+    return connection->pieces < PIECES_MAX && bytes >> (2 * connection->pieces) >= PIECE_BYTES;
+}
+
 static __always_inline void begin_transfer(struct connection *connection, u64 now, u32 rtt_us)
 {
+    connection->pieces = 0;
     connection->transfer_began_ns = now - (u64)rtt_us * 1000;
     connection->busy_us += rtt_us;
     connection->event_ns = now;
@@ -186,7 +196,7 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
     u32 base = skops->rtt_min;
     u32 longest;
     struct row *row;
-    int ended;
+    int ended, piece;
 
     if (!measured)
         measured = smoothed;
@@ -201,7 +211,8 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
     count_rtt(&connection->key, measured);
 
     ended = pause_before(connection, now, longest);
-    if (!ended && now - connection->flushed_ns <= FLUSH_INTERVAL_NS)
+    piece = !ended && ends_piece(skops, connection);
+    if (!ended && !piece && now - connection->flushed_ns <= FLUSH_INTERVAL_NS)
         return;
     /* Whether there is a row is asked once: see extended(). */
     row = row_of(connection);
@@ -210,9 +221,13 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
             begin_transfer(connection, now, measured);
         return;
     }
-    if (ended) {
+    if (ended | piece)
         end_transfer(skops, connection, row);
+    if (ended)
         begin_transfer(connection, now, measured);
+    if (piece) {
+        connection->transfer_began_ns = now;
+        connection->pieces++;
     }
     flush(skops, connection, row, now);
 }

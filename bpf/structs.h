@@ -182,7 +182,7 @@ struct connection {
     u8 ack_rate_capable; /* both ends sent the option of draft-ietf-tcpm-ack-rate-request with their SYN */
     u8 ack_divisor;      /* the ACK delay is RTT / ack_divisor; 0: not set */
     u8 announces;        /* DUE_ACK_DELAY where a changed delay is told to the peer */
-    u8 reserved_byte;
+    u8 pieces;           /* of the present transfer that have been told */
     u32 ack_delay_us; /* as set last */
     u32 reserved_word;
     struct thinning thinning;

@@ -80,6 +80,17 @@ def test_retransmissions_are_what_the_kernel_counts(lab: Lab, tmp_path: Path) ->
         assert 0 < agent.value("first_window_losses_total") <= counted
 
 
+def test_a_long_transfer_is_told_in_pieces(lab: Lab, tmp_path: Path) -> None:
+    """2 MiB, 8 MiB and the rest of 25 MB; together all of its bytes, and all but its handshake of its time."""
+    with RunningAgent(lab, configuration(lab, tmp_path, control={"holdout": 0})) as agent:
+        [done] = lab.fetch("quiet", size=25_000_000, count=1)
+        assert agent.settled("transfers_total", 3, dimension="congestion") == 3
+        assert agent.value("transfer_bytes_total", dimension="congestion") == 25_000_000
+        seconds = agent.value("transfer_seconds_total", dimension="congestion")
+        assert done.connect is not None
+        assert 0.95 < seconds / (done.seconds - done.connect) < 1.05
+
+
 def kernel_retransmissions(lab: Lab) -> int:
     """Retransmitted data segments of the server's namespace: all, less SYN-ACKs (RFC 4022, snmp_counter.rst)."""
 
