@@ -15,8 +15,10 @@ from controllers import Decision
 
 __all__ = ["STEPS", "Publisher", "cumulative"]
 
-# Probabilities move a little with every sample; below 1/256 it is not worth a write.
+# Probabilities move a little with every sample; below 1/256 it is not worth a write. Smaller ones are powers of two
+# down to 1/4096: an arm that is ten times as slow costs much even at 1/256.
 STEPS = 256
+_LEAST = 1.0 / 16  # steps
 _FULL = 65535
 _TOLERANCE = 0.01
 
@@ -32,8 +34,9 @@ def cumulative(probabilities: Array, arms: int) -> Array:
     sound = np.isfinite(total) & (np.abs(total - 1.0) < _TOLERANCE) & (shares >= 0).all(axis=0)
     clean = np.where(sound, shares, 0.0)
     steps = np.round(clean * STEPS)
-    # Every arm that may be drawn at all keeps at least one step.
-    steps[(clean > 0) & (steps == 0)] = 1.0
+    # Every arm that may be drawn at all keeps a little.
+    small = (clean > 0) & (steps == 0)
+    steps[small] = np.exp2(np.round(np.log2(np.maximum(clean[small] * STEPS, _LEAST))))
     ends = np.cumsum(steps, axis=0)
     upto = np.zeros((len(probabilities), arms), np.uint16)
     upto[:, : len(ends)] = np.floor(ends * (_FULL / np.maximum(ends[-1], 1.0))).T

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from controllers.base import ARM_DEFAULT, Evidence, Floats, Integers, Measure, Prior
 from controllers.estimates import transfer_time
-from controllers.veto import BURST, LIMIT
+from controllers.veto import BURST, LIMIT, loses_more
 
 __all__ = ["GROUP", "NETWORK", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled", "statistics",
            "time_differences"]  # fmt: skip
@@ -35,6 +35,8 @@ class _Sum(IntEnum):
     LOSS_NOISE = 7
     TRIALS = 8
     SENT = 9
+    SAFE = 10  # paths that tried the arm and did not lose more by it,
+    UNSAFE = 11  # and those that did
 
 
 STATISTICS = len(_Sum)
@@ -53,14 +55,14 @@ class Kinship:
     enough: float
 
 
-NETWORK = Kinship(gain=0.2, excess=0.02, enough=0.3)
-GROUP = Kinship(gain=0.3, excess=0.03, enough=3.0)
+NETWORK = Kinship(gain=0.12, excess=0.02, enough=1.0)
+GROUP = Kinship(gain=0.25, excess=0.03, enough=3.0)
 
 # So many siblings weigh as much as the presumption of how alike they are.
 PRESUMED_SIBLINGS = 3.0
-ENOUGH_TRIALS = 4.0  # connections of all siblings together
-# Siblings whose losses differ by more than this say nothing about what is safe.
-ALIKE = 0.05
+ENOUGH_TRIALS = 4.0  # connections of a path, after which it is known whether an arm loses there
+# What one path suffered counts as much as what so many others did not.
+CAUTION = 3.0
 # What others lost counts no more than so many connections of the path's own.
 MOST_CONNECTIONS = 4.0
 MOST_GAIN = 16.0  # log2; what looks like more is damage
@@ -89,6 +91,9 @@ def statistics(measure: Measure) -> Floats:
     _moments(result[..., _Sum.LOSS_WEIGHT :], share - share[:, :1], noise, both, NETWORK.excess)
     result[..., _Sum.TRIALS] = measure.trials
     result[..., _Sum.SENT] = measure.sent
+    unsafe = loses_more(measure.lost, measure.sent, at_least=2.0)
+    result[..., _Sum.SAFE] = (measure.trials >= ENOUGH_TRIALS) & ~unsafe
+    result[..., _Sum.UNSAFE] = unsafe
     return result
 
 
@@ -132,7 +137,8 @@ class Pooled:
     excess: Floats
     loss_precision: Floats
     loss_part: Floats
-    trust: Floats
+    safe: Floats  # paths that lost nothing by the arm, above what is asked for,
+    unsafe: Floats  # and those that did, with their weight
     segments: Floats  # a connection
 
     @staticmethod
@@ -161,22 +167,19 @@ class Pooled:
 
 def pooled(sums: Floats, kinship: Kinship) -> Pooled:
     """What follows from sums of `statistics`, shape (sources, arms, STATISTICS)."""
-    gain, precision, _ = _predict(sums, _Sum.WEIGHT, kinship.gain, NETWORK.gain)
-    excess, loss_precision, apart = _predict(sums, _Sum.LOSS_WEIGHT, kinship.excess, NETWORK.excess)
+    gain, precision = _predict(sums, _Sum.WEIGHT, kinship.gain, NETWORK.gain)
+    excess, loss_precision = _predict(sums, _Sum.LOSS_WEIGHT, kinship.excess, NETWORK.excess)
     trials = sums[..., _Sum.TRIALS]
-    siblings = sums[..., _Sum.LOSS_WEIGHT] * NETWORK.excess**2
-    tried = (trials >= ENOUGH_TRIALS) & (siblings >= kinship.enough) & (excess <= LIMIT) & (apart <= ALIKE)
-    # The rule of succession: one good sibling makes a good path likelier than not, no number makes it certain.
-    trust = np.where(tried, siblings / (siblings + 0.5), 0.0)
     return Pooled(
         gain, precision, 1.0 / np.maximum(sums[..., _Sum.WEIGHT], _TINY),
-        excess, loss_precision, 1.0 / np.maximum(sums[..., _Sum.LOSS_WEIGHT], _TINY), trust,
+        excess, loss_precision, 1.0 / np.maximum(sums[..., _Sum.LOSS_WEIGHT], _TINY),
+        sums[..., _Sum.SAFE] - (kinship.enough - 1.0), CAUTION * sums[..., _Sum.UNSAFE],
         sums[..., _Sum.SENT] / np.maximum(trials, 1.0),
     )  # fmt: skip
 
 
-def _predict(sums: Floats, first: int, typical: float, weighed: float) -> tuple[Floats, Floats, Floats]:
-    """Mean and precision for a path not seen yet, and the standard deviation between paths."""
+def _predict(sums: Floats, first: int, typical: float, weighed: float) -> tuple[Floats, Floats]:
+    """Mean and precision for a path not seen yet."""
     weight = sums[..., first]
     safe = np.maximum(weight, _TINY)
     mean = sums[..., first + 1] / safe
@@ -186,7 +189,7 @@ def _predict(sums: Floats, first: int, typical: float, weighed: float) -> tuple[
     between = np.maximum(scatter - others * sums[..., first + 3], 0.0) + PRESUMED_SIBLINGS * (typical / weighed) ** 2
     between /= others * weight + PRESUMED_SIBLINGS / weighed**2
     precision = np.where(weight > 0, 1.0 / (between + 1.0 / safe), 0.0)
-    return mean, precision, np.sqrt(between)
+    return mean, precision
 
 
 def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
@@ -204,7 +207,10 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
         excess += weight * source.excess
         loss_precision += weight
         segments = np.where(segments > 0, segments, (others > 0) * source.segments)
-        trust = np.maximum(trust, source.trust * (others > 0))
+        safe = np.maximum(source.safe - own[..., _Sum.SAFE], 0.0)
+        unsafe = np.maximum(source.unsafe - CAUTION * own[..., _Sum.UNSAFE], 0.0)
+        # The rule of succession: one good sibling makes a good path likely, no number makes it certain.
+        trust = np.maximum(trust, safe / (safe + unsafe + 0.25))
     gain /= np.maximum(precision, _TINY)
     excess /= np.maximum(loss_precision, _TINY)
     likely = np.clip(excess, LIMIT, 0.5)

@@ -29,6 +29,7 @@ FILLED = 0.05  # the share of them that must fill it for it to be of use
 TRIAL_SHARE = 0.5  # of the connections while climbing
 SUSPECT_SHARE = 0.15  # while a window is on trial that lost on other paths of the network
 FRESH_SHARE = 0.1  # of the connections at least, for all safe windows together
+FRESH_COST = 0.003  # but none of them makes the path's transfers slower by more
 SMALLER_IS_BETTER = 0.02  # of log2 time a step: less than 1.4 % faster is not worth a larger burst
 UNKNOWN_SPREAD = 0.3  # log2: a window not seen lately may be 20 % faster or slower than the others
 DOUBT = 0.5  # standard errors: the better known of two equals wins
@@ -82,7 +83,9 @@ class InitialWindowTrial:
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
         # Where one window loses, larger ones are not tried.
-        banned = _and_larger(loses_more(measure.lost, measure.sent, at_least=2.0))
+        # Where even the default's first round is lost as a whole, the rounds after it tell the windows apart.
+        again = loses_more(evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS], at_least=10.0)
+        banned = _and_larger(loses_more(measure.lost, measure.sent, at_least=2.0) | again)
         tried = (filled >= ENOUGH) & ~banned
         own_top = _highest(tried)
         suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & _beyond(own_top, arms)
@@ -107,7 +110,9 @@ class InitialWindowTrial:
         doubt = np.where(idle, 0.0, CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT]))
         chosen[gain < doubt] = ARM_DEFAULT
 
-        least = np.where(safe, FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True, dtype=np.float32), 1), 0.0)
+        behind = np.clip(centre[rows, chosen][:, None] - centre, 0.0, 10.0)
+        fresh = FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True, dtype=np.float32), 1)
+        least = safe * np.minimum(fresh, FRESH_COST / np.maximum(np.exp2(behind) - 1.0, 1e-6))
         probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe) + least
         probabilities[rows, chosen] = 0.0
         probabilities[rows, chosen] = 1.0 - probabilities.sum(axis=1)

@@ -29,7 +29,7 @@ UNKNOWN, COMPARING, BEST, NO_GAIN, VETOED, INHERITED = range(len(REASONS))
 
 ENOUGH = 6.0  # transfers of an arm before its estimate is believed
 LEAST_SHARE = 0.03  # an arm with evidence against it keeps a chance to return,
-LEAST_COST = 0.01  # but that must not make the path's transfers more than 1 % slower
+LEAST_COST = 0.005  # but that must not make the path's transfers more than 0.5 % slower
 COMPARING_SHARE = 0.3  # of the connections, for all arms not seen often enough: some will turn out to be slow
 SUSPECT_SHARE = 0.05  # for an arm that retransmits too much on other paths of the network
 CLEARLY = 3.0  # standard errors behind the best: no reason to go on comparing,
