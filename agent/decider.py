@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.dimensions import Dimension
-from agent.evidence import EvidenceStore, chunks
+from agent.dimensions import CONGESTION, Dimension
+from agent.evidence import ANY, EvidenceStore, chunks
 from agent.libbpf import Array
 from agent.networks import Networks
 from controllers import Controller, Decision, Evidence, Field
@@ -131,7 +131,11 @@ class Decider:
                 brought.append(own[part])
                 prior = self._networks.prior(number, parents[some], own)
                 evidence = Evidence(arms, evidence.sums, prior)
-            table.put(some, law.step(now, evidence, measure))
+            decision = law.step(now, evidence, measure)
+            table.put(some, decision)
+            if self._dimensions[number].name == CONGESTION and decision.far_ahead is not None:
+                alone = np.where(decision.far_ahead, decision.chosen, ANY).astype(np.uint8)
+                self._store.judge_windows_under(alone, some)
         if brought:
             self._networks.learn(number, due.networks, parents[rows[learns]], np.concatenate(brought))
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from agent.bpf_source import constants
-from agent.dimensions import ACK, Dimension
+from agent.dimensions import ACK, CONGESTION, INITIAL_WINDOW, Dimension
 from agent.libbpf import Array
 from controllers import Evidence, Field
 from controllers.base import LOG_CENTRE
 
-__all__ = ["MOST_WEIGHT", "EvidenceStore", "chunks", "fade", "fields_of"]
+__all__ = ["ANY", "MOST_WEIGHT", "EvidenceStore", "chunks", "fade", "fields_of"]
 
 # Connections that the arms of a path remember at most: where there are many, what was true ten minutes ago must not
 # outvote the last hundred. The two sides of the comparison keep everything.
@@ -30,7 +30,8 @@ _STALE = 0.01
 # Below this many connections, transfers and segments nothing is left but rounding.
 _NOTHING = 1e-3
 
-_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news")
+_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_algorithm")
+ANY = 255
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 # As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
 _NAME = np.dtype("S18")
@@ -44,6 +45,8 @@ class EvidenceStore:
         self.groups = groups
         self._most = most_paths + groups
         self.half_life = half_life
+        names = [dimension.name for dimension in dimensions]
+        self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
@@ -57,6 +60,7 @@ class EvidenceStore:
         self._seen = np.zeros(start, np.float64)
         self._aged = np.full(start, np.nan)
         self._news = np.zeros(start, np.bool_)
+        self._algorithm = np.full(start, ANY, np.uint8)
 
     def __len__(self) -> int:
         return self._length
@@ -135,8 +139,26 @@ class EvidenceStore:
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
             drawn = treated & (arm < len(dimension.arms))
+            if dimension.name == INITIAL_WINDOW:
+                algorithm = self._algorithm[paths]
+                drawn &= (algorithm == ANY) | (keys["arms"][:, self._congestion] == algorithm)
             fields = received if dimension.name == ACK else sent
             self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
+
+    def judge_windows_under(self, algorithm: Array, rows: Array) -> None:
+        """From now on only connections with this congestion control count for the initial windows of `rows`.
+
+        `algorithm` is an arm, or ANY. Where algorithms differ by far, the luck of which connections had the better one
+        would decide between the windows. What was learnt mostly under others is dropped.
+        """
+        new = (self._algorithm[rows] != algorithm) & (algorithm != ANY)
+        self._algorithm[rows] = algorithm
+        rows, algorithm = rows[new], algorithm[new]
+        closed = self.of(self._congestion)[Field.CLOSED][rows]
+        mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
+        windows = self._windows
+        self._sums[rows[~mostly], self._offsets[windows] : self._offsets[windows + 1]] = 0.0
+        self._news[rows] = True
 
     def forget(self, count: int) -> Array:
         """Drops the `count` paths without traffic for longest; returns their identities."""
@@ -214,7 +236,7 @@ class EvidenceStore:
                 new = np.zeros((max(self._length, 2 * len(old)), *old.shape[1:]), old.dtype)
                 new[: len(old)] = old
                 setattr(self, name, new)
-        self._identity[rows], self._aged[rows], self._news[rows] = identity, np.nan, True
+        self._identity[rows], self._aged[rows], self._news[rows], self._algorithm[rows] = identity, np.nan, True, ANY
         names = identity.view(_NAME)
         order = np.argsort(names)
         place = np.searchsorted(self._names, names[order])

@@ -100,6 +100,20 @@ def test_a_hopeless_arm_is_not_compared_to_the_end(law: type[Controller]) -> Non
 
 
 @BOTH
+def test_who_is_far_ahead(law: type[Controller]) -> None:
+    for times, ahead in (([0, -2, 0.1], True), ([0, -0.4, 0.1], False), ([0, -2, -1.9], False), ([-1, 0, 0], True)):
+        decision = decide(law, known([50] * 3, times, spread=0.1))  # type: ignore[arg-type]
+        assert decision.far_ahead is not None
+        assert decision.far_ahead[0] == ahead
+    few = decide(law, known([2, 2], [0, -0.7]))
+    assert few.far_ahead is not None
+    assert not few.far_ahead[0]
+    alone = decide(law, known([50], [0]))
+    assert alone.far_ahead is not None
+    assert not alone.far_ahead[0]
+
+
+@BOTH
 def test_without_a_gain_the_default_is_held_to_be_best(law: type[Controller]) -> None:
     decision = decide(law, known([100, 100], [0, -0.005]))
     assert decision.chosen[0] == 0

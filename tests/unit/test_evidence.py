@@ -14,7 +14,7 @@ from handmade import KEY, ROW
 from agent.bpf_source import constants
 from agent.config import Config
 from agent.dimensions import Dimension, dimensions
-from agent.evidence import MOST_WEIGHT, EvidenceStore, fade, fields_of
+from agent.evidence import ANY, MOST_WEIGHT, EvidenceStore, fade, fields_of
 from agent.rules import MAPPED_BITS, packed
 from controllers import Field
 from controllers.base import LOG_CENTRE
@@ -339,3 +339,21 @@ def test_a_hundred_thousand_paths() -> None:
         absorb(store, batches[3], rows)
         fastest = min(fastest, time.perf_counter() - began)
     assert fastest < 0.25
+
+
+def test_windows_are_judged_under_the_algorithm_that_is_far_ahead() -> None:
+    store = new_store()
+    keys = keys_of(*["203.0.113.0/24"] * 3, "203.0.114.0/24", arms=[(1, 0, 0), (1, 1, 0), (2, NONE, 0), (1, 0, 0)])
+    absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
+    rows = np.array([3, 4])
+    store.judge_windows_under(np.array([1, 0], np.uint8), rows)
+    windows = store.of(WINDOWS)[Field.CLOSED]
+    assert windows[3].sum() == 0  # mostly of the other algorithm
+    assert windows[4, 1] == 7
+    assert store.of(CONGESTION)[Field.CLOSED][3].tolist() == [5, 3]
+    absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
+    assert windows[3].tolist() == [0, 3, 0, 0, 0, 0, 0]
+    assert windows[4, 1] == 14
+    store.judge_windows_under(np.full(2, ANY, np.uint8), rows)
+    absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
+    assert windows[3].tolist() == [0, 3 + 8, 1, 0, 0, 0, 0]
