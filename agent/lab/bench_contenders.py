@@ -11,6 +11,7 @@ from agent.lab.spec import PathSpec
 __all__ = [
     "ALGORITHMS",
     "ALL",
+    "BULK",
     "DEFAULT",
     "FEW",
     "NULL",
@@ -65,6 +66,8 @@ FEW = (
     DEFAULT, *(each for each in STATIC if each.name in ("cubic-iw24", "cubic-iw40", "bbr-iw10")),
     RIPTIDE, RFC9040, TCPTUNED,
 )  # fmt: skip
+# What matters to transfers without end.
+BULK = (DEFAULT, *(each for each in STATIC if each.name == "bbr-iw10"), TCPTUNED)
 
 
 def path_name(path: str, contender: Contender) -> str:

@@ -119,6 +119,7 @@ class _Stage:
                 AgentProcess(self._lab, self._settings(each), port=_PORTS[each.name])
             )
             for each in (TCPTUNED, RFC9040)
+            if each in self._contenders
         }  # fmt: skip
         # After the agents, so that it sees the windows that they set.
         self._fixed = stack.enter_context(FixedArms(self._lab.server_cgroup))

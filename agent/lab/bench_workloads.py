@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from agent.lab.bench_contenders import ALL, FEW, Contender
+from agent.lab.bench_contenders import ALL, BULK, FEW, Contender
 from agent.lab.spec import LinkSpec, PathSpec
 
 __all__ = ["WORKLOADS", "Change", "Plan", "Workload", "changed", "estimated_seconds", "plan_for"]
@@ -52,7 +52,8 @@ WORKLOADS = {
         Workload("mixed", FEW, (10_000, 30_000, 100_000, 1_000_000), learning=8, compared=16),
         Workload("rate-changes", ALL, (100_000,), compared=18, change="rate"),
         Workload("queue-changes", ALL, (100_000,), compared=18, change="queue"),
-        Workload("bulk", FEW, seconds=6.0, rounds=4, learning=4, compared=2),
+        # On fast paths one at a time fills the emulator, so there are few.
+        Workload("bulk", BULK, seconds=5.0, rounds=3, learning=4, compared=2),
     )
 }
 
