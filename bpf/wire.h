@@ -84,7 +84,7 @@ static __always_inline long load_requests(struct bpf_sock_ops *skops, const stru
     if (length < OPTION_REQUEST_LENGTH) {
         if (length != -ERROR_NO_SUCH_OPTION && length != -ERROR_NO_SAVED_SYN)
             count_extension(EXTENSION_WINDOW, OUTCOME_REFUSED_MALFORMED);
-        option->words[0] = 0;
+        option->words[0] = option->words[1] = 0; /* one that is too long was copied as far as there was room */
         return 0;
     }
     if (option->congestion)
