@@ -8,6 +8,7 @@ their sums over all paths, for people to read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from agent.dimensions import ACK, CONGESTION, INITIAL_WINDOW, Dimension
 from agent.libbpf import Array
 from controllers import Evidence, Field
 from controllers.base import LOG_CENTRE
+from controllers.change import KEPT, Recent, changed, faded, surprise
 
 __all__ = ["ANY", "MOST_WEIGHT", "EvidenceStore", "chunks", "fade", "fields_of"]
 
@@ -30,7 +32,7 @@ _STALE = 0.01
 # Below this many connections, transfers and segments nothing is left but rounding.
 _NOTHING = 1e-3
 
-_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_algorithm")
+_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_algorithm", "_recent")
 ANY = 255
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 # As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
@@ -61,6 +63,9 @@ class EvidenceStore:
         self._aged = np.full(start, np.nan)
         self._news = np.zeros(start, np.bool_)
         self._algorithm = np.full(start, ANY, np.uint8)
+        self._recent = np.zeros((start, len(Recent)), np.float32)
+        self.changes = 0
+        """How often a path was found to have changed."""
 
     def __len__(self) -> int:
         return self._length
@@ -134,6 +139,7 @@ class EvidenceStore:
         self._news[changed] = True
         sent, received = fields_of(rows, "sent"), fields_of(rows, "received")
         treated = keys["treatment"] == limits["TREATMENT_APPLIED"]
+        self._notice_changes(paths[treated], keys["arms"][treated], sent[treated])
         side = np.where(treated, self.treated_slot, self.holdout_slot)
         self._add(paths, keys, side, sent)
         for number, dimension in enumerate(self.dimensions):
@@ -144,6 +150,28 @@ class EvidenceStore:
                 drawn &= (algorithm == ANY) | (keys["arms"][:, self._congestion] == algorithm)
             fields = received if dimension.name == ACK else sent
             self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
+
+    def _notice_changes(self, paths: Array, arms: Array, fields: Array) -> None:
+        """Cuts down what is known of paths that do something else than their arms did before."""
+        slots = []
+        for number in (self._congestion, self._windows):
+            arm, count = arms[:, number].astype(np.intp), len(self.dimensions[number].arms)
+            slots.append(self._sums[paths, self._offsets[number] + np.minimum(arm, count - 1)] * (arm < count)[:, None])
+        rows, inverse = np.unique(paths, return_inverse=True)
+        first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
+        windows = self._sums[rows, first:last, : Field.LOG_BYTES + 1].sum(axis=1)
+        surprises = surprise(slots[0], slots[1], windows[inverse], fields)
+        recent = faded(self._recent[rows], np.bincount(inverse, fields[:, Field.CLOSED], len(rows)).astype(np.float64))
+        np.add.at(recent, inverse, surprises)
+        new = changed(recent)
+        recent[new] = 0.0
+        self._recent[rows] = recent
+        self.changes += int(new.sum())
+        rows = rows[new]
+        for first, last in pairwise(self._offsets):
+            closed = self._sums[rows, first:last, Field.CLOSED].sum(axis=1)
+            left = np.minimum(1.0, KEPT / np.maximum(closed, 1.0))
+            self._sums[rows, first:last] *= left[:, None, None]
 
     def judge_windows_under(self, algorithm: Array, rows: Array) -> None:
         """From now on only connections with this congestion control count for the initial windows of `rows`.
@@ -233,7 +261,7 @@ class EvidenceStore:
             for name in _ARRAYS:
                 old: np.ndarray[Any, Any] = getattr(self, name)
                 # What is not used yet takes no memory: the kernel gives pages when they are written.
-                new = np.zeros((max(self._length, 2 * len(old)), *old.shape[1:]), old.dtype)
+                new = np.zeros((max(self._length, len(old) + len(old) // 4), *old.shape[1:]), old.dtype)
                 new[: len(old)] = old
                 setattr(self, name, new)
         self._identity[rows], self._aged[rows], self._news[rows], self._algorithm[rows] = identity, np.nan, True, ANY
