@@ -39,7 +39,7 @@ UTO_2_MINUTES = bytes.fromhex("1c04 0078")  # RFC 5482: 120 seconds
 UTO_10_HOURS = bytes.fromhex("1c04 8258")  # the highest bit says minutes: 600
 QUIET = {
     "initial_window": {"enabled": False},
-    "congestion": {"allowed": ["cubic", "bbr", "reno"]},
+    "congestion": {"enabled": False, "allowed": ["cubic", "bbr", "reno"]},
     "ack": {"enabled": False},
 }
 
@@ -187,7 +187,7 @@ def test_strangers_are_refused_and_counted(lab: Lab, tmp_path: Path) -> None:
 
 def test_only_allowed_algorithms_are_granted(lab: Lab, tmp_path: Path) -> None:
     asks = {"congestion_request": {"send": "reno"}}
-    with both_sides(lab, tmp_path, asks=asks, congestion={"allowed": ["cubic", "bbr"]}) as (_, server):
+    with both_sides(lab, tmp_path, asks=asks, congestion={"enabled": False, "allowed": ["cubic", "bbr"]}) as (_, server):
         [done] = lab.fetch("path", size=5_000, count=1, state=True)
         assert (done.state or {})["congestion"] == "cubic"
         labels = {"extension": "congestion_request", "reason": "algorithm"}

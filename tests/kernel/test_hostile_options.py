@@ -31,7 +31,7 @@ from agent.lab.enter import in_namespace
 from agent.loader import Loader, map_sizes
 from agent.tuner import Tuner
 
-NAMESPACE = "tcptuned-hostile"
+NAMESPACE = f"tcptuned-hostile-{os.getpid()}"
 SERVER, PORT = bytes([10, 81, 0, 1]), 7000
 CONFIG = Config(
     extensions=Extensions(
@@ -234,7 +234,7 @@ def run(count: int, seed: int, cgroup: Path, kernel: Kernel | None) -> tuple[set
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
     require_root()
-    folder = mount_point() / "tcptuned-hostile"
+    folder = mount_point() / NAMESPACE
     folder.mkdir(exist_ok=True)
     yield folder
     folder.rmdir()
