@@ -187,7 +187,8 @@ def test_strangers_are_refused_and_counted(lab: Lab, tmp_path: Path) -> None:
 
 def test_only_allowed_algorithms_are_granted(lab: Lab, tmp_path: Path) -> None:
     asks = {"congestion_request": {"send": "reno"}}
-    with both_sides(lab, tmp_path, asks=asks, congestion={"enabled": False, "allowed": ["cubic", "bbr"]}) as (_, server):
+    allowed = {"enabled": False, "allowed": ["cubic", "bbr"]}
+    with both_sides(lab, tmp_path, asks=asks, congestion=allowed) as (_, server):
         [done] = lab.fetch("path", size=5_000, count=1, state=True)
         assert (done.state or {})["congestion"] == "cubic"
         labels = {"extension": "congestion_request", "reason": "algorithm"}
