@@ -23,8 +23,8 @@ IPV6_BITS = 32
 # Paths that networks learn from in one step.
 _PATHS_A_TURN = 12_500
 _LATE = 0.05  # half-lives without a look
-_IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1"), ("path_bits", "u1"), ("rule", "?")])
-_NAME = 18  # bytes of it that tell networks apart
+_IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1"), ("rule", "?"), ("path_bits", "u1")])
+_NAME = 19  # bytes of it that tell networks apart
 
 
 class Networks:
@@ -58,7 +58,10 @@ class Networks:
 
     @property
     def identity(self) -> Array:
-        """Address, bits, group, path_bits and whether it is a rule, of every network; the first `groups` are none."""
+        """Address, bits, group and path_bits of every network; the first `groups` are none.
+
+        `rule`: its paths belong to rules as long or longer, which have the entries for unknown paths.
+        """
         return self._identity
 
     def parents(self) -> Array:
@@ -76,10 +79,10 @@ class Networks:
         rule = governing(paths["address"], self._rules)
         rule_bits = np.array([one.bits for one in self._rules])[rule]
         ipv4 = paths["bits"] >= MAPPED_BITS
-        bits = np.maximum(np.where(ipv4, IPV4_BITS, IPV6_BITS), rule_bits)
+        bits = np.where(ipv4, IPV4_BITS, IPV6_BITS)
         wanted = np.zeros(len(rows), _IDENTITY)
         wanted["address"], wanted["bits"] = masked(paths["address"], bits), bits
-        wanted["group"], wanted["path_bits"], wanted["rule"] = paths["group"], paths["bits"], bits == rule_bits
+        wanted["group"], wanted["path_bits"], wanted["rule"] = paths["group"], paths["bits"], rule_bits >= bits
         found = paths["group"].astype(np.int32)
         # A wide path has no network above it. After a reload a path may still be of a rule that is gone.
         fits = (bits < paths["bits"]) & (self._paths[rule] == paths["bits"])
@@ -103,15 +106,16 @@ class Networks:
         self._sums = [np.concatenate([sums, np.zeros((more, *sums.shape[1:]), np.float32)]) for sums in self._sums]
         self._pooled = [known.grown(more) for known in self._pooled]
 
-    def find(self, address: bytes, bits: int, group: int) -> int | None:
-        """The number of a network, if it is known."""
-        return self._index.get(address + bytes([bits, group]))
-
     def above(self, address: bytes, rule: Rule) -> int | None:
         """The number of the network above the path of an address that `rule` governs, if it is known."""
-        bits = max(IPV4_BITS if rule.path_bits >= MAPPED_BITS else IPV6_BITS, rule.bits)
+        bits = IPV4_BITS if rule.path_bits >= MAPPED_BITS else IPV6_BITS
         network = masked(np.frombuffer(address, np.uint8)[None], np.array([bits]))[0].tobytes()
-        return self.find(network, bits, rule.group)
+        return self._index.get(network + bytes([bits, rule.group, rule.bits >= bits]))
+
+    def of_rule(self, rule: Rule) -> int | None:
+        """The number of the network that a rule lies in, or is; None if it is wider, or nothing is known."""
+        bits = IPV4_BITS if rule.path_bits >= MAPPED_BITS else IPV6_BITS
+        return self.above(rule.address, rule) if rule.bits >= bits else None
 
     def name(self, number: int) -> str:
         """The prefix of a network as people write it."""

@@ -92,7 +92,7 @@ class Publisher:
         for position, rule in enumerate(rules):
             # The kernel has one entry for a prefix: a path with the rule's own stands for both, or else a network.
             row = store.find(rule.address, rule.bits, rule.group)
-            network = self._networks.find(rule.address, rule.bits, rule.group)
+            network = self._networks.of_rule(rule)
             if row is not None and row < len(self._of_rows.policies):
                 policies[position] = self._of_rows.policies[row]
             else:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ARM_DEFAULT", "LOG_CENTRE", "Arm", "Controller", "Decision", "Evidence", "Field", "Floats", "Integers", "Measure",
-    "Prior",
+    "ARM_DEFAULT", "LOG_CENTRE", "UNTRIED", "Arm", "Controller", "Decision", "Evidence", "Field", "Floats", "Integers",
+    "Measure", "Prior",
 ]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
 ARM_DEFAULT = 0
+UNTRIED = -1.0
 # Logarithms are kept relative to 2^16 (65 ms, 64 KB): small numbers keep their digits in 32-bit sums.
 LOG_CENTRE = 16.0
 
@@ -66,7 +67,7 @@ class Measure:
 
     `utility` is log2 (1 is twice as good) with its `variance`, infinite where nothing was measured. `lost` of `sent`
     segments count for the veto; both are 0 where the law knows none. `trials` are the connections that put an arm to
-    the test.
+    the test; `unsafe` marks arms that failed it for another reason.
     """
 
     utility: Floats
@@ -74,6 +75,7 @@ class Measure:
     lost: Floats
     sent: Floats
     trials: Floats
+    unsafe: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class Prior:
     """What the arms of a path are thought to be before the path itself shows it; arrays of shape (paths, arms).
 
     `gain` is the utility less arm 0's, and `precision` one over its variance: 0 where nothing is known. `excess` is the
-    share of segments lost above arm 0's, worth as much as `segments` of the path's own. `trust` is the chance that an
-    arm loses nothing here as it lost nothing on others; 0 where none of them tried it.
+    share of segments lost above arm 0's (for arm 0: what it loses), worth as much as `segments` of the path's own.
+    `trust` is the chance that an arm loses nothing here as it lost nothing on others; UNTRIED where none of them did.
     """
 
     gain: Floats

@@ -34,7 +34,8 @@ KNOWN = 5.0  # transfers of an arm, or first windows, before it is known what to
 FACTOR = 0.5  # log2: a time 40 % longer or shorter is a change,
 CLEARLY = 4.5  # if it is so many standard errors
 ENOUGH = 4.0  # transfers
-LOST_MORE = 0.05  # of the first window's segments
+LOST_MORE = 0.05  # of the first window's segments; as many fewer are a change too
+LOSS_CLEARLY = 3.0  # standard errors
 KEPT = 6.0  # connections that the evidence of a path that changed is worth
 
 
@@ -89,12 +90,12 @@ def faded(recent: Floats, connections: Floats) -> Floats:
 
 
 def changed(recent: Floats) -> NDArray[np.bool_]:
-    """Which paths did something else lately, (paths,): longer or shorter times, or more losses."""
+    """Which paths did something else lately, (paths,): longer or shorter times, more or fewer losses."""
     count = np.maximum(recent[:, Recent.TRANSFERS], 1e-9)
     other = np.abs(recent[:, Recent.LONGER]) > FACTOR * count
     clear = np.abs(recent[:, Recent.DEVIATIONS]) > CLEARLY * np.sqrt(count)
     more = recent[:, Recent.LOST] - recent[:, Recent.EXPECTED]
     doubt = np.sqrt(BURST * (recent[:, Recent.EXPECTED] + 1.0))
-    lossy = (more > LOST_MORE * recent[:, Recent.SENT]) & (more > CLEARLY * doubt)
-    found: NDArray[np.bool_] = (other & clear & (count >= ENOUGH)) | lossy
+    losses = (np.abs(more) > LOST_MORE * recent[:, Recent.SENT]) & (np.abs(more) > LOSS_CLEARLY * doubt)
+    found: NDArray[np.bool_] = (other & clear & (count >= ENOUGH)) | losses
     return found

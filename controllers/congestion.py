@@ -7,7 +7,7 @@ import numpy as np
 from controllers.base import Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import retransmission, rtt_inflation, transfer_time
 from controllers.thompson import decide
-from controllers.veto import loses_more, suspected
+from controllers.veto import suspected, vetoed
 
 __all__ = ["CongestionThompson"]
 
@@ -37,9 +37,9 @@ class CongestionThompson:
         speed = measure.utility + _cost(evidence)
         doubt = np.sqrt(measure.variance + measure.variance[:, :1])
         much_faster = speed - speed[:, :1] - doubt >= MUCH_FASTER
-        vetoed = loses_more(measure.lost, measure.sent, at_least=10.0) & ~much_faster
+        banned = vetoed(measure, evidence.prior, at_least=10.0) & ~much_faster
         suspect = suspected(measure, evidence.prior, at_least=10.0) & ~much_faster
-        return decide(measure, evidence.prior, vetoed, suspect)
+        return decide(measure, evidence.prior, banned, suspect)
 
 
 def _cost(evidence: Evidence) -> Floats:

@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Evidence, Floats, Integers, Measure, Prior
+from controllers.base import ARM_DEFAULT, UNTRIED, Evidence, Floats, Integers, Measure, Prior
 from controllers.estimates import transfer_time
 from controllers.veto import BURST, LIMIT, loses_more
 
@@ -37,6 +37,7 @@ class _Sum(IntEnum):
     SENT = 9
     SAFE = 10  # paths that tried the arm and did not lose more by it,
     UNSAFE = 11  # and those that did
+    LOST = 12
 
 
 STATISTICS = len(_Sum)
@@ -65,6 +66,7 @@ ENOUGH_TRIALS = 4.0  # connections of a path, after which it is known whether an
 CAUTION = 3.0
 # What others lost counts no more than so many connections of the path's own.
 MOST_CONNECTIONS = 4.0
+BASE_CONNECTIONS = 2.0  # of siblings with arm 0, which stand in for the path's own while it has few
 MOST_GAIN = 16.0  # log2; what looks like more is damage
 _TINY = 1e-9
 
@@ -91,7 +93,10 @@ def statistics(measure: Measure) -> Floats:
     _moments(result[..., _Sum.LOSS_WEIGHT :], share - share[:, :1], noise, both, NETWORK.excess)
     result[..., _Sum.TRIALS] = measure.trials
     result[..., _Sum.SENT] = measure.sent
+    result[..., _Sum.LOST] = lost
     unsafe = loses_more(measure.lost, measure.sent, at_least=2.0)
+    if measure.unsafe is not None:
+        unsafe |= measure.unsafe
     result[..., _Sum.SAFE] = (measure.trials >= ENOUGH_TRIALS) & ~unsafe
     result[..., _Sum.UNSAFE] = unsafe
     return result
@@ -140,6 +145,7 @@ class Pooled:
     safe: Floats  # paths that lost nothing by the arm, above what is asked for,
     unsafe: Floats  # and those that did, with their weight
     segments: Floats  # a connection
+    share: Floats  # of segments that are lost
 
     @staticmethod
     def of_nobody(sources: int, arms: int) -> Pooled:
@@ -175,6 +181,7 @@ def pooled(sums: Floats, kinship: Kinship) -> Pooled:
         excess, loss_precision, 1.0 / np.maximum(sums[..., _Sum.LOSS_WEIGHT], _TINY),
         sums[..., _Sum.SAFE] - (kinship.enough - 1.0), CAUTION * sums[..., _Sum.UNSAFE],
         sums[..., _Sum.SENT] / np.maximum(trials, 1.0),
+        sums[..., _Sum.LOST] / np.maximum(sums[..., _Sum.SENT], 1.0),
     )  # fmt: skip
 
 
@@ -198,6 +205,7 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
     What a path itself brought into a source is taken off the source's weight, so that nobody inherits from himself.
     """
     gain, precision, excess, loss_precision, segments, trust = (np.zeros_like(own[..., 0]) for _ in range(6))
+    base, asked = np.zeros_like(own[:, 0, 0]), np.zeros_like(own[..., 0], np.bool_)
     for source in sources:
         weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.part)
         gain += weight * source.gain
@@ -206,16 +214,20 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
         weight = source.loss_precision * others
         excess += weight * source.excess
         loss_precision += weight
+        base = np.where(segments[:, ARM_DEFAULT] > 0, base, source.share[:, ARM_DEFAULT])
         segments = np.where(segments > 0, segments, (others > 0) * source.segments)
         safe = np.maximum(source.safe - own[..., _Sum.SAFE], 0.0)
         unsafe = np.maximum(source.unsafe - CAUTION * own[..., _Sum.UNSAFE], 0.0)
-        # The rule of succession: one good sibling makes a good path likely, no number makes it certain.
-        trust = np.maximum(trust, safe / (safe + unsafe + 0.25))
+        # The rule of succession: one good sibling makes a good path likely, no number makes it certain. Who is nearest
+        # and knows is asked alone.
+        trust = np.where(asked, trust, safe / (safe + unsafe + 0.25))
+        asked = asked | (safe > 0) | (unsafe > 0)
     gain /= np.maximum(precision, _TINY)
     excess /= np.maximum(loss_precision, _TINY)
     likely = np.clip(excess, LIMIT, 0.5)
     worth = np.minimum(BURST * likely * (1.0 - likely) * loss_precision, MOST_CONNECTIONS * segments)
-    return Prior(gain, precision, excess, worth, trust)
+    excess[:, ARM_DEFAULT], worth[:, ARM_DEFAULT] = base, BASE_CONNECTIONS * segments[:, ARM_DEFAULT]
+    return Prior(gain, precision, excess, worth, np.where(asked, trust, UNTRIED))
 
 
 def _of_others(own: Floats, part: Floats) -> Floats:

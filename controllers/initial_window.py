@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Measure
+from controllers.base import ARM_DEFAULT, UNTRIED, Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import transfer_time
 from controllers.thompson import believe, likely_best
-from controllers.veto import loses_more, suspected
+from controllers.veto import loses_more, suspected, vetoed
 
 __all__ = ["ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
 
@@ -68,10 +68,13 @@ class InitialWindowTrial:
 
     def measure(self, evidence: Evidence) -> Measure:
         """Utility is speed; what counts against a window is lost in the first round."""
-        estimate = transfer_time(evidence)
+        estimate, filled = transfer_time(evidence), evidence[Field.FIRST_WINDOWS]
+        # Where even the default's first round is lost as a whole, the rounds after it tell the windows apart.
+        again = loses_more(evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS], at_least=10.0)
+        again &= filled[:, :1] >= ENOUGH
         return Measure(
             -estimate.mean, estimate.variance, evidence[Field.FIRST_WINDOW_LOSSES],
-            evidence[Field.FIRST_WINDOW_SEGMENTS], evidence[Field.FIRST_WINDOWS],
+            evidence[Field.FIRST_WINDOW_SEGMENTS], filled, again,
         )  # fmt: skip
 
     def step(self, now: float, evidence: Evidence, measure: Measure | None = None) -> Decision:
@@ -83,13 +86,16 @@ class InitialWindowTrial:
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
         # Where one window loses, larger ones are not tried.
-        # Where even the default's first round is lost as a whole, the rounds after it tell the windows apart.
-        again = loses_more(evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS], at_least=10.0)
-        banned = _and_larger(loses_more(measure.lost, measure.sent, at_least=2.0) | again)
+        banned = vetoed(measure, prior, at_least=2.0)
+        if measure.unsafe is not None:
+            banned |= measure.unsafe
+        banned = _and_larger(banned)
         tried = (filled >= ENOUGH) & ~banned
         own_top = _highest(tried)
         suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & _beyond(own_top, arms)
-        trust = np.zeros_like(measure.utility) if prior is None else np.where(banned | suspect, 0.0, prior.trust)
+        trust = np.zeros_like(measure.utility)
+        if prior is not None:
+            trust = np.where(banned | suspect, 0.0, _ordered(prior.trust))
         top = np.maximum(own_top, _highest(trust > 0))
         safe = ~_beyond(top, arms) & ~banned & ~suspect
 
@@ -133,6 +139,14 @@ class InitialWindowTrial:
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
         return Decision(probabilities, chosen, reason, REASONS, limit, climbing)
+
+
+def _ordered(trust: Floats) -> Floats:
+    """Trust in windows that nobody tried is that in the next larger ones; none is trusted more than a smaller one."""
+    larger = np.maximum.accumulate(trust[:, ::-1], axis=1)[:, ::-1]
+    trust = np.where(trust == UNTRIED, np.maximum(larger, 0.0), trust)
+    trust[:, ARM_DEFAULT] = 1.0
+    return np.minimum.accumulate(trust, axis=1)
 
 
 def _beyond(last: NDArray[np.intp], arms: int) -> NDArray[np.bool_]:

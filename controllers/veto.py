@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from controllers.base import ARM_DEFAULT, Floats, Measure, Prior
 
-__all__ = ["BURST", "LIMIT", "loses_more", "suspected"]
+__all__ = ["BURST", "LIMIT", "loses_more", "suspected", "vetoed"]
 
 # One percentage point above the default is what a decent sender may lose.
 LIMIT = 0.01
@@ -18,19 +18,44 @@ CLEARLY = 1.3
 ENOUGH_OF_ITS_OWN = 4.0  # connections on trial, after which a path does not ask what others lost
 
 
+def vetoed(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
+    """Which arms lose clearly more than arm 0 on the path itself; shape (paths, arms).
+
+    While the path has hardly used arm 0, what that loses is taken from others.
+    """
+    return loses_more(*_rebased(measure, prior), at_least=at_least)
+
+
 def suspected(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
     """Which arms lose clearly more than arm 0 when what others lost is counted too; shape (paths, arms).
 
     The more connections put an arm to the test on the path itself, the less others count: no path is bound by what its
     siblings suffer.
     """
+    lost, sent = _rebased(measure, prior)
+    if prior is not None:
+        base = np.clip(lost[:, :1] / np.maximum(sent[:, :1], 1.0), 0.0, 1.0)
+        segments = prior.segments * _left_to_others(measure.trials)
+        segments[:, ARM_DEFAULT] = 0.0
+        lost = lost + segments * np.clip(base + prior.excess, 0.0, 1.0)
+        sent = sent + segments
+    return loses_more(lost, sent, at_least=at_least)
+
+
+def _rebased(measure: Measure, prior: Prior | None) -> tuple[Floats, Floats]:
+    """Lost and sent segments; arm 0's with what others know of it."""
     if prior is None:
-        return loses_more(measure.lost, measure.sent, at_least=at_least)
-    own = np.clip(measure.lost[:, :1] / np.maximum(measure.sent[:, :1], 1.0), 0.0, 1.0)
-    expected = np.clip(own + prior.excess, 0.0, 1.0)
-    segments = prior.segments * np.clip(1.0 - measure.trials / ENOUGH_OF_ITS_OWN, 0.0, 1.0)
-    segments[:, ARM_DEFAULT] = 0.0
-    return loses_more(measure.lost + segments * expected, measure.sent + segments, at_least=at_least)
+        return measure.lost, measure.sent
+    lost, sent = measure.lost.copy(), measure.sent.copy()
+    segments = prior.segments[:, ARM_DEFAULT] * _left_to_others(measure.trials[:, ARM_DEFAULT])
+    lost[:, ARM_DEFAULT] += segments * prior.excess[:, ARM_DEFAULT]
+    sent[:, ARM_DEFAULT] += segments
+    return lost, sent
+
+
+def _left_to_others(trials: Floats) -> Floats:
+    left: Floats = np.clip(1.0 - trials / ENOUGH_OF_ITS_OWN, 0.0, 1.0)
+    return left
 
 
 def loses_more(lost: Floats, sent: Floats, *, at_least: float) -> NDArray[np.bool_]:

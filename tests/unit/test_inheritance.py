@@ -75,8 +75,8 @@ def test_nobody_inherits_from_himself() -> None:
     source = pooled(own.sum(axis=0, keepdims=True), NETWORK)
     prior = inherit(own, (source,))
     assert prior.precision[0].tolist() == [0, 0]
-    assert prior.segments[0].tolist() == [0, 0]
-    assert prior.trust[0, 1] == 0
+    assert prior.segments[0, 1] == 0
+    assert prior.trust[0, 1] <= 0
 
 
 def test_own_evidence_outweighs_what_is_lent() -> None:
@@ -208,7 +208,7 @@ def test_an_unlike_group_does_not_make_a_window_safe() -> None:
     shares = statistics(law.measure(windows(FAST, [[20, 10, 10, 60, 20, 10, 10]], 0.0)))
     source = pooled(shares.sum(axis=0, keepdims=True), GROUP)
     prior = inherit(np.zeros(shares.shape), (source,))
-    assert not prior.trust.any()
+    assert (prior.trust <= 0).all()
     assert law.step(0.0, Evidence(NONE.arms, NONE.sums, prior)).probabilities[0, 0] == 1
     many = pooled(5 * shares.sum(axis=0, keepdims=True), GROUP)
     assert inherit(np.zeros(shares.shape), (many,)).trust[0, 3] > 0.5

@@ -182,8 +182,27 @@ def test_a_rule_inside_a_network_and_a_network_inside_a_rule_keep_their_own_path
         "10.1.99.1": (1, 116), "10.1.2.200": (2, 124), "10.9.9.9": (1, 116), "11.1.9.9": (0, 120),
         "11.9.9.9": (0, 120), "2001:db8:6::1": (0, 48), "2001:db9::1": (0, 48),
     }  # fmt: skip
-    names = {tuner.networks.name(number) for number in range(tuner.networks.groups, len(tuner.networks))}
-    assert names == {"10.1.0.0/16", "10.1.2.0/24", "11.1.0.0/16", "2001:db8::/32"}
+    networks = tuner.networks
+    names = {(networks.name(number), int(networks.identity["group"][number])) for number in range(3, len(networks))}
+    assert names == {("10.1.0.0/16", 1), ("10.1.0.0/16", 2), ("11.1.0.0/16", 0), ("2001:db8::/32", 0)}
+
+
+def test_networks_named_one_by_one_learn_from_each_other() -> None:
+    """Each is a rule of its own; what one found, the other begins with."""
+    named = PathRule(match=(ip_network("10.1.2.0/24"), ip_network("10.1.3.0/24")), group="named")
+    elsewhere = PathRule(match=(ip_network("10.1.4.0/24"),), group="other")
+    tuner, kernel = written(Config(paths=Paths(rules=(named, elsewhere))))
+    for arm, log_time in enumerate((18, 18, 18, 17, 17, 17, 17)):
+        absorb(
+            tuner, "10.1.2.0/24", group=1, arm=arm, log_time=log_time, closed=12, first_windows=12,
+            first_window_segments=300, sent_segments=840,
+        )  # fmt: skip
+    tuner.decide(0)
+    shares = drawn(kernel.policy_of("10.1.3.9")["upto"][:ARMS])
+    assert shares[3:].sum() > 0.7
+    assert tuner.match(ip_address("10.1.3.9")).inherited == "network 10.1.0.0/16"
+    assert drawn(kernel.policy_of("10.1.4.9")["upto"][:ARMS])[0] == 1  # another group
+    assert drawn(kernel.policy_of("10.1.5.9")["upto"][:ARMS])[0] == 1
 
 
 def test_only_what_changed_is_written() -> None:
