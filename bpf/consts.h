@@ -45,6 +45,9 @@
 #define THIN_FIRST_SEGMENTS 32
 /* After a sign of loss so many ACKs pass. */
 #define THIN_LOSS_ACKS 16
+/* And an ACK stands for half as many segments as before, as the bursts that it lets loose may be what was lost; one more
+ * after so many ACKs without a loss. */
+#define THIN_CALM_ACKS 512
 /* At least so many ACKs a round trip (TACK, SIGCOMM 2020: 4 are enough), whatever is configured or asked for. */
 #define THIN_ACKS_PER_RTT 4
 /* The kernel acknowledges every second segment; below twice that nothing is worth dropping. */

@@ -129,7 +129,11 @@ struct thinning {
     u32 per_round; /* segments that arrived in the last one */
     u16 last_window;
     u16 largest; /* payload of a segment that arrived */
+    u16 calm;    /* ACKs that passed since the last loss, or since it counted */
+    u8 fewer;    /* than `segments`, after losses */
+    u8 reserved;
     u32 dropped; /* since the last flush */
+    u32 reserved_word;
 };
 
 /* What is remembered of a socket while it lives. A listener has one too; the sockets it accepts inherit what its

@@ -96,11 +96,28 @@ static __always_inline int is_plain_ack(struct __sk_buff *skb, const union tcp_h
     return (u32)option.word == bpf_htonl(TCP_TIMESTAMPS_WORD);
 }
 
+/* Something is missing: the first sign of it after a while halves what an ACK may stand for. */
+static __always_inline void note_loss(struct thinning *thinning)
+{
+    if (!thinning->spared)
+        thinning->fewer += (u32)(thinning->segments - thinning->fewer) / 2;
+    thinning->spared = THIN_LOSS_ACKS;
+    thinning->calm = 0;
+}
+
+static __always_inline void note_passed(struct thinning *thinning)
+{
+    if (!thinning->fewer || ++thinning->calm < THIN_CALM_ACKS)
+        return;
+    thinning->calm = 0;
+    thinning->fewer--;
+}
+
 /* How many segments an ACK may stand for now. */
 static __always_inline u32 thin_every(struct thinning *thinning, u32 arrived, u64 now, u64 rtt_ns)
 {
     u64 elapsed = now - thinning->round_ns;
-    u32 share;
+    u32 share, most = thinning->segments - thinning->fewer;
 
     if (elapsed >= rtt_ns) {
         thinning->per_round = (arrived - thinning->round_segments) * rtt_ns / elapsed;
@@ -108,7 +125,7 @@ static __always_inline u32 thin_every(struct thinning *thinning, u32 arrived, u6
         thinning->round_ns = now;
     }
     share = thinning->per_round / THIN_ACKS_PER_RTT;
-    return share < thinning->segments ? share : thinning->segments;
+    return share < most ? share : most;
 }
 
 static __always_inline int may_drop(struct thinning *thinning, u32 acknowledged, u16 window, u32 arrived, u64 now,
@@ -163,7 +180,7 @@ static __always_inline int thin(struct __sk_buff *skb)
     acknowledged = bpf_ntohl(tcp.acknowledged);
     if (headers && skb->len == headers) {
         if (!is_plain_ack(skb, &tcp, headers))
-            thinning->spared = THIN_LOSS_ACKS;
+            note_loss(thinning);
         else if (may_drop(thinning, acknowledged, tcp.window, arrived, now, (u64)(tp->srtt_us >> 3) * 1000)) {
             settings = control.lookup(&zero.value);
             if (settings && settings->lease_until_ns >= now) {
@@ -175,6 +192,7 @@ static __always_inline int thin(struct __sk_buff *skb)
     /* Data carries an ACK as well. */
     if ((s32)(acknowledged - thinning->pushed_end) >= 0)
         thinning->pushed = 0;
+    note_passed(thinning);
     thinning->passed_segments = arrived;
     thinning->passed_ns = now;
     return 1;
