@@ -32,6 +32,7 @@ static __always_inline void set_thinning(const struct control *settings, struct 
     if (segments > settings->thinning_max)
         segments = settings->thinning_max;
     connection->thinning.segments = segments;
+    connection->thinning.fewer = 0; /* it is less than `segments`, and these may have become fewer */
     connection->thinning.divisor = divisor < THIN_DIVISOR_MIN ? THIN_DIVISOR_MIN : divisor;
 }
 
