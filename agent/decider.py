@@ -1,7 +1,7 @@
 """Decisions for all paths: each dimension's law asked about evidence of a path's own and what the path inherits.
 
 Only what changed is decided anew: rows with news, and the rows of networks whose turn it is. A row's evidence ages when
-it is decided, so a decision is always what its law says of the evidence as it stands.
+it is decided, so a decision is always what its law says of the evidence as it stands, unless the guard overrules it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from agent.dimensions import CONGESTION, Dimension
 from agent.evidence import ANY, EvidenceStore, chunks
+from agent.guarding import Guarding
 from agent.libbpf import Array
 from agent.networks import Networks
 from controllers import Controller, Decision, Evidence, Field
@@ -40,12 +41,14 @@ class Decider:
     """
 
     def __init__(
-        self, dimensions: Sequence[Dimension], store: EvidenceStore, networks: Networks, failures: dict[str, int]
-    ) -> None:
+        self, dimensions: Sequence[Dimension], store: EvidenceStore, networks: Networks, guarding: Guarding,
+        failures: dict[str, int],
+    ) -> None:  # fmt: skip
         self._dimensions = tuple(dimensions)
         self._laws: list[Controller] = [dimension.law() for dimension in dimensions]
         self._store = store
         self._networks = networks
+        self._guarding = guarding
         self.failures = failures
         self.forget()
 
@@ -72,18 +75,19 @@ class Decider:
         """
         store, parents = self._store, self._networks.parents()
         known = len(self._rows[0])
+        everything = self._failed or self._guarding.turned
         networks = self._networks.due(now)
         in_turn = np.zeros(len(self._networks), np.bool_)
         in_turn[networks] = True
         due = store.news | in_turn[parents]
-        due[0 if self._failed else known :] = True
+        due[0 if everything else known :] = True
         due[: store.groups] = False
         rows = np.flatnonzero(due)
         # The groups' own sums are for people to read, and what no network knows every group knows.
         store.age(now, np.concatenate([np.arange(store.groups), rows]))
         store.news[:] = False
         in_turn[: store.groups] = True
-        in_turn[0 if self._failed else len(self._unknown[0]) :] = True
+        in_turn[0 if everything else len(self._unknown[0]) :] = True
         self._failed = False
         unknown = np.flatnonzero(in_turn)
         for number in range(len(self._laws)):
@@ -132,7 +136,7 @@ class Decider:
                 prior = self._networks.prior(number, parents[some], own)
                 evidence = Evidence(arms, evidence.sums, prior)
             decision = law.step(now, evidence, measure)
-            table.put(some, decision)
+            table.put(some, self._guarding.restrained(decision, some))
             if self._dimensions[number].name == CONGESTION and decision.far_ahead is not None:
                 alone = np.where(decision.far_ahead, decision.chosen, ANY).astype(np.uint8)
                 self._store.judge_windows_under(alone, some)
@@ -141,7 +145,7 @@ class Decider:
 
         prior = self._networks.prior(number, unknown, _zeros(len(unknown), len(arms), STATISTICS))
         evidence = Evidence(arms, _zeros(len(unknown), len(arms), len(Field)), prior)
-        decision = law.step(now, evidence)
+        decision = self._guarding.restrained_unknown(law.step(now, evidence))
         self._unknown[number].grow(len(self._networks))
         self._unknown[number].put(unknown, decision)
         groups = np.arange(min(self._store.groups, len(unknown)))

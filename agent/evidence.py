@@ -8,6 +8,7 @@ their sums over all paths, for people to read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from controllers import Evidence, Field
 from controllers.base import LOG_CENTRE
 from controllers.change import KEPT, Recent, changed, faded, surprise
 
-__all__ = ["ANY", "MOST_WEIGHT", "EvidenceStore", "chunks", "fade", "fields_of"]
+__all__ = ["ANY", "MOST_WEIGHT", "EvidenceStore", "Samples", "chunks", "fade", "fields_of"]
 
 # Connections that the arms of a path remember at most: where there are many, what was true ten minutes ago must not
 # outvote the last hundred. The two sides of the comparison keep everything.
@@ -37,6 +38,15 @@ ANY = 255
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 # As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
 _NAME = np.dtype("S18")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What drained rows say: whose they are and whether treated, (samples,), and the fields of `sent` transfers."""
+
+    rows: Array
+    treated: Array
+    sent: Array
 
 
 class EvidenceStore:
@@ -124,8 +134,8 @@ class EvidenceStore:
             if not together:
                 self._sums[some] = sums
 
-    def absorb(self, keys: Array, rows: Array, *, generation: int, now: float) -> None:
-        """Adds drained rows (dtypes of `struct row_key` and `struct row`).
+    def absorb(self, keys: Array, rows: Array, *, generation: int, now: float) -> Samples | None:
+        """Adds drained rows (dtypes of `struct row_key` and `struct row`); returns what they say of either side.
 
         Rows of another generation were drawn from other arms; observed ones were not drawn at all.
         """
@@ -133,7 +143,7 @@ class EvidenceStore:
         relevant = (keys["generation"] == generation) & (keys["treatment"] != limits["TREATMENT_OBSERVED"])
         keys, rows = keys[relevant], rows[relevant]
         if not len(keys):
-            return
+            return None
         paths, changed = self._rows_of(keys, now)
         self.age(now, changed[now - self._aged[changed] > _STALE * self.half_life])
         self._news[changed] = True
@@ -150,6 +160,7 @@ class EvidenceStore:
                 drawn &= (algorithm == ANY) | (keys["arms"][:, self._congestion] == algorithm)
             fields = received if dimension.name == ACK else sent
             self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
+        return Samples(paths, treated, sent)
 
     def _notice_changes(self, paths: Array, arms: Array, fields: Array) -> None:
         """Cuts down what is known of paths that do something else than their arms did before."""
@@ -188,8 +199,11 @@ class EvidenceStore:
         self._sums[rows[~mostly], self._offsets[windows] : self._offsets[windows + 1]] = 0.0
         self._news[rows] = True
 
-    def forget(self, count: int) -> Array:
-        """Drops the `count` paths without traffic for longest; returns their identities."""
+    def forget(self, count: int) -> tuple[Array, Array]:
+        """Drops the `count` paths without traffic for longest.
+
+        Returns their identities, and the rows that are left, in their new order.
+        """
         order = np.argsort(self._seen[self.groups : self._length], kind="stable") + self.groups
         gone, kept = order[:count], np.sort(order[count:])
         identities = self._identity[gone].copy()
@@ -202,7 +216,7 @@ class EvidenceStore:
         names = self._identity[self.groups : self._length].view(_NAME)
         order = np.argsort(names)
         self._names, self._row_of_name = names[order], (self.groups + order).astype(np.int32)
-        return identities
+        return identities, rows
 
     def extend(self, address: Array, bits: Array, group: Array, seen: Array) -> Array:
         """Adds paths that are not there yet, without evidence; `seen` as in the property. Returns their rows."""

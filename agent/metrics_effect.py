@@ -1,4 +1,4 @@
-"""The metrics of the proof: what treatment did to the time of transfers."""
+"""The metrics of the proof and of the guard: what treatment did to the time of transfers, and where it is stopped."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from agent.families import gauge
+from agent.families import counter, gauge
 from agent.snapshot import Snapshot
 
-__all__ = ["uplift"]
+__all__ = ["guard", "uplift"]
 
 _BOUNDS = {
     "ratio": ("uplift_ratio", "Share of the transfer time that is saved: 1 - treated / control, compared path by path"),
@@ -32,3 +32,18 @@ def uplift(snapshot: Snapshot) -> Iterator[Metric]:
                 if value == value:  # noqa: PLR0124
                     family.add_metric((group, dimension), float(value))
         yield family
+
+
+def guard(snapshot: Snapshot) -> Iterator[Metric]:
+    """Where the guard keeps the kernel's defaults in force."""
+    watch = snapshot.watch
+    trips = counter("guard_trips", "Quarantines that began on paths because treatment did harm there.", ("group",))
+    held = gauge("paths_quarantined", "Paths that have the kernel's defaults because treatment did harm.", ("group",))
+    for group, begun, now in zip(snapshot.groups, watch.trips, watch.quarantined, strict=True):
+        trips.add_metric((group,), float(begun))
+        held.add_metric((group,), float(now))
+    yield trips
+    yield held
+    off = gauge("guard_off", "1 while the guard has switched everything off because harm was widespread.")
+    off.add_metric((), float(watch.off is not None))
+    yield off

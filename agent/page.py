@@ -60,10 +60,14 @@ def _header(facts: Mapping[str, Any], *, ready: bool, refresh: bool) -> str:
     # Whoever reads with a screen reader or a magnifier must be able to stop it (WCAG 2.2, 2.2.2).
     link = '<a href="/?refresh=off">stop that</a>' if refresh else f'<a href="/">every {_REFRESH} seconds</a>'
     how = f"Loads itself again every {_REFRESH} seconds; {link}." if refresh else f"Load this page again {link}."
+    off = ""
+    if facts["guard"]["off"]:
+        until, why = moment(facts["guard"]["until"]), facts["guard"]["because"]
+        off = f'<p class="bad">Everything is switched off until {escape(until)} UTC, because {escape(why)}.</p>'
     return (
         f'<header><h1>tcptuned <span class="quiet">{escape(facts["version"])}</span></h1>'
         f"<p>{state} · {escape(mode)} · attached to {escape(attached)} · paths: {whole(facts['paths'])}</p>"
-        f'<p class="quiet">As of {escape(moment(facts["health"]["last_sample"]))} UTC. {how}</p></header>'
+        f'<p class="quiet">As of {escape(moment(facts["health"]["last_sample"]))} UTC. {how}</p>{off}</header>'
     )
 
 
@@ -120,6 +124,7 @@ def _traffic(group: Mapping[str, Any]) -> str:
     connections, opened = group["connections"], group["opened"]
     rows = (
         ("paths", whole(group["paths"])),
+        ("in quarantine", whole(group["quarantined"])),
         ("treated", whole(connections["treated"])),
         ("holdout", whole(connections["holdout"])),
         ("only observed", whole(connections["observed"])),

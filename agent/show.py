@@ -129,15 +129,21 @@ def _print_status(console: Console, facts: Mapping[str, Any]) -> None:
         f"running since {moment(health['started'])} UTC; last sample {moment(health['last_sample'])} UTC, "
         f"took {seconds(health['sample_seconds'])}; failures: {whole(health['sample_failures'])}"
     )
+    if facts["guard"]["off"]:
+        console.print(f"EVERYTHING IS SWITCHED OFF {_until(facts['guard'])}")
     if not health["reload_successful"]:
         console.print("the last reload of the configuration was refused: the log says why; the old one is in force")
 
     _table(
         console, "Groups",
-        ("group", "paths", "active", "passive", "treated", "holdout", "sent", "received", "resent", "RTT"),
+        (
+            "group", "paths", "quarantined", "active", "passive", "treated", "holdout", "sent", "received", "resent",
+            "RTT",
+        ),
         [
             (
-                group["name"], group["paths"], group["opened"]["active"], group["opened"]["passive"],
+                group["name"], group["paths"], group["quarantined"],
+                group["opened"]["active"], group["opened"]["passive"],
                 group["connections"]["treated"], group["connections"]["holdout"], size(group["sent_bytes"]),
                 size(group["received_bytes"]), percent(group["retransmission"]), seconds(group["rtt_seconds"]),
             )
@@ -175,6 +181,10 @@ def _print_status(console: Console, facts: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
+def _until(verdict: Mapping[str, Any]) -> str:
+    return f"until {moment(verdict['until'])} UTC, because {verdict['because']}"
+
+
 def _chosen(arms: Mapping[str, int]) -> str:
     return ", ".join(f"{arm} {whole(count)}" for arm, count in arms.items() if count) or "no paths yet"
 
@@ -184,6 +194,8 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
     if not facts["known"]:
         console.print(f"nothing is known of this path itself: what follows is of {facts['inherited_from']}")
     console.print(f"applied: {facts['applied']}")
+    if facts["guard"]["state"] == "probation":
+        console.print("on probation: the holdout is larger until there is enough to compare")
     columns = ("arm", "share", "connections", "transfers", "time to default's", "lost first", "resent")
     for dimension in facts["dimensions"]:
         _table(

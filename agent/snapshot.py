@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from agent import features
+from agent.guarding import Watch
 from agent.journal import Entry
 from agent.libbpf import Array
 from agent.totals import ROW_FIELDS
@@ -80,6 +81,7 @@ class Snapshot:
     decisions: Mapping[tuple[str, str], int]  # dimension, up or down
     controller_failures: Mapping[str, int]
     journal: tuple[Entry, ...]
+    watch: Watch
 
     def total(self, name: str) -> Array:
         """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
@@ -132,4 +134,5 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         decisions=dict(tuner.changes),
         controller_failures=dict(tuner.failures),
         journal=tuple(tuner.journal.recent),
+        watch=tuner.guarding.watch(),
     )

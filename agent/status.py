@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from agent.display import moment
+from agent.guard_facts import guard_facts, holdout, in_force, verdict_facts
 from agent.libbpf import Array
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
@@ -38,6 +40,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "attached": [str(folder) for folder in snapshot.attached],
         "host_congestion": snapshot.host_congestion,
         "health": asdict(snapshot.health),
+        "guard": {"off": snapshot.watch.off is not None, **verdict_facts(snapshot.watch.off)},
         "paths": snapshot.paths,
         "groups": [_group(snapshot, number) for number in range(len(snapshot.groups))],
         "dimensions": [_dimension(snapshot, number) for number in range(len(snapshot.dimensions))],
@@ -72,6 +75,7 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
         "inherited_from": match.inherited,
         "excluded": match.excluded,
         "applied": _applied(tuner, match, address),
+        "guard": guard_facts(tuner, match),
         "dimensions": [_explained(tuner, number, match, rows) for number in range(len(tuner.dimensions))],
         "comparison": arm_facts(Evidence(_SIDES, sides)),
     }
@@ -113,6 +117,7 @@ def paths(
                 "group": tuner.groups[tuner.group(int(row))],
                 "connections": round(float(known[Field.CLOSED]), 1),
                 "transfers": round(float(known[Field.TRANSFERS]), 1),
+                "quarantined": tuner.guarding.verdict(int(row)) is not None,
                 "idle_seconds": round(max(0.0, now - float(store.seen[row])), 1),
                 **_held(tuner, int(row)),
             }
@@ -130,6 +135,8 @@ def _group(snapshot: Snapshot, number: int) -> dict[str, Any]:
     return {
         "name": snapshot.groups[number],
         "paths": int(snapshot.paths_by_group[number]),
+        "quarantined": int(snapshot.watch.quarantined[number]),
+        "guard_trips": int(snapshot.watch.trips[number]),
         "opened": {"active": int(active), "passive": int(passive)},
         "closed": total("closed"),
         "connections": {name: int(count) for name, count in zip(TREATMENTS, snapshot.connections[number], strict=True)},
@@ -188,7 +195,10 @@ def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> 
         return "nothing: a rule of paths.rules excludes it"
     if tuner.dry_run:
         return "nothing: this is a dry run"
-    share = tuner.config.control.holdout
+    verdict = in_force(tuner, match)
+    if verdict is not None:
+        return f"nothing: quarantined until {moment(verdict.until)} UTC, because {verdict.because}"
+    share = holdout(tuner, match)
     return f"arms are drawn for {1 - share:.0%} of the connections; {share:.0%} keep the kernel's defaults"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -17,6 +17,7 @@ from agent.effect import Effect
 from agent.errors import UsageError
 from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
+from agent.guarding import Guarding
 from agent.journal import Entry, Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt, gather, restore, worth_keeping
@@ -101,7 +102,9 @@ class Tuner:
     def learnt(self, now: float) -> Learnt:
         """A copy of all evidence, worth what it is at `now` (monotonic seconds)."""
         self.store.age(now)
-        return gather(self.store, worth_keeping(self.store), self.groups, self.host_congestion, now=now)
+        rows = worth_keeping(self.store, self.guarding.guard.remembered)
+        learnt = gather(self.store, rows, self.groups, self.host_congestion, now=now)
+        return replace(learnt, sections=self.guarding.dump(rows))
 
     def _plan(self, config: Config) -> _Plan:
         """Everything about a configuration that can be refused."""
@@ -134,17 +137,19 @@ class Tuner:
                 self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life
             )
             self.networks = Networks(self.rules, self.store, most=most_networks(most))
+            self.guarding = Guarding(self.store)
             self.totals = Totals(self.dimensions, len(self.groups))
             self.effect = Effect()
             kernel.clear_rtt()
             if learnt is not None:
-                restore(
+                rows = restore(
                     learnt, self.store, self.groups, self.rules, self.host_congestion,
                     now=time.monotonic(), factor=worth,
                 )  # fmt: skip
+                self.guarding.load(learnt.sections, rows)
         self.store.half_life = config.control.half_life
         self.publisher = Publisher(kernel, self.rules, self.store, self.networks)
-        self.decider = Decider(self.dimensions, self.store, self.networks, self.failures)
+        self.decider = Decider(self.dimensions, self.store, self.networks, self.guarding, self.failures)
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
         kernel.publish_extensions(plan.sends, plan.algorithms, plan.honoured, self._honoured)
         self._honoured = plan.honoured
@@ -193,7 +198,9 @@ class Tuner:
     def _absorb(self, keys: Array, rows: Array, now: float) -> None:
         self.last_rows = len(keys)
         self.totals.absorb(keys, rows, self.generation)
-        self.store.absorb(keys, rows, generation=self.generation, now=now)
+        samples = self.store.absorb(keys, rows, generation=self.generation, now=now)
+        if samples is not None:
+            self.guarding.absorb(samples)
 
     def decide(self, now: float) -> None:
         """Lets every controller decide, publishes the result and writes the journal.
@@ -201,14 +208,18 @@ class Tuner:
         A controller that raises leaves its dimension at the kernel's defaults, and is counted.
         """
         if (over := self.store.overflow) > 0:
-            gone = self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
+            gone, kept = self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
+            self.guarding.guard.keep(kept)
             self.publisher.forget(gone)
             self.networks.forget()
             self.decider.forget()
         before = self._chosen()
+        events = self.guarding.step(now)
         rows, networks = self.decider.step(now)
         self._publish(rows, networks)
         self.effect.step(self.store)
+        for entry in self.guarding.entries(events, lambda row: (self.name(row), self.groups[self.group(row)])):
+            self.journal.write(entry)
         if before:
             self._write_changes(before, rows)
 
@@ -216,7 +227,8 @@ class Tuner:
         return [decision.chosen.copy() for decision in self.decisions]
 
     def _publish(self, rows: Array, networks: Array) -> None:
-        self.publisher.publish(self.decisions, self.decider.unknown, rows, networks)
+        extra = self.guarding.extra_holdout(self.config.control.holdout)
+        self.publisher.publish(self.decisions, self.decider.unknown, rows, networks, extra)
 
     def _write_changes(self, before: list[Array], rows: Array) -> None:
         """`before` is what was chosen, by dimension, before `rows` were decided.

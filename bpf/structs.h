@@ -14,6 +14,7 @@ struct policy {
     u8 group;
     u8 excluded;
     u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
+    u16 extra_holdout; /* 1/65536, above control.holdout: for paths that are on probation */
 };
 
 /* What an arm of a dimension means. */

@@ -53,12 +53,13 @@ class RunningAgent:
         side: str = "server",
         before: Sequence[str] = (),
         arguments: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "agent"),
         interpreter: str = sys.executable,
         **options: Any,
     ) -> None:
         self._namespace = lab.server_namespace if side == "server" else lab.client_namespace
         self._log: IO[bytes] = (config.parent / "agent.log").open("w+b")
-        command = [*before, interpreter, "-m", "agent", "run", "--config", str(config), *arguments]
+        command = [*before, interpreter, *program, "run", "--config", str(config), *arguments]
         self.began = time.monotonic()
         self.process: subprocess.Popen[Any] = lab.run_in(side, command, stderr=self._log, **options)
 

@@ -46,7 +46,8 @@ class StillKernel:
 
     prefix_key = np.dtype([("bits", "u4"), ("address", "u4", 4)])
     policy = np.dtype(
-        [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window"))]
+        [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window")),
+         ("extra_holdout", "u2")]
     )
     arm = np.dtype([("value", "u4"), ("congestion", "S16")])
     sends = np.dtype(
@@ -106,7 +107,9 @@ def absorb(
     for name, value in fields.items():
         row[name] = value
     tuner.totals.absorb(key, row, tuner.generation)
-    tuner.store.absorb(key, row, generation=tuner.generation, now=now)
+    samples = tuner.store.absorb(key, row, generation=tuner.generation, now=now)
+    assert samples is not None
+    tuner.guarding.absorb(samples)
 
 
 class StillAgent:

@@ -62,7 +62,9 @@ def measure(paths: int) -> dict[str, float]:
             now += 1.0
             for first in range(0, int(paths * share), BATCH):
                 keys, rows = traffic(tuner, first, random)
-                tuner.store.absorb(keys, rows, generation=tuner.generation, now=now)
+                samples = tuner.store.absorb(keys, rows, generation=tuner.generation, now=now)
+                assert samples is not None
+                tuner.guarding.absorb(samples)
 
     def step(name: str) -> None:
         began = time.process_time()

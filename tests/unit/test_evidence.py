@@ -280,7 +280,9 @@ def test_the_paths_idle_for_longest_are_forgotten() -> None:
     absorb(store, keys_of(names[0]), rows_of(1), now=9.0)
     assert store.overflow == 2
     groups = store.sums[:3].copy()
-    gone = store.forget(store.overflow + 1)
+    rows = [row_of(store, names[number]) for number in (0, 5, 4)]
+    gone, kept = store.forget(store.overflow + 1)
+    assert kept.tolist() == [0, 1, 2, *rows]
     expected = {packed(ip_address(f"203.0.{number}.0")) for number in (1, 2, 3)}
     assert {one["address"].tobytes() for one in gone} == expected
     assert set(gone["bits"].tolist()) == {120}
@@ -305,7 +307,8 @@ def test_the_paths_idle_for_longest_are_forgotten() -> None:
 def test_forgetting_none_all_or_more(count: int) -> None:
     store = new_store()
     absorb(store, keys_of(*(f"203.0.{number}.0/24" for number in range(5))), rows_of(5, closed=1))
-    assert len(store.forget(count)) == min(count, 5)
+    gone, kept = store.forget(count)
+    assert (len(gone), len(kept)) == (min(count, 5), 3 + max(0, 5 - count))
     assert len(store) == 3 + max(0, 5 - count)
 
 

@@ -26,6 +26,11 @@ NOBODY = np.zeros(0, np.intp)
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -0.5, -1e-9, 1.5, 1e300]
 
 
+def nothing_extra(tuner: Tuner) -> tuple[Any, float]:
+    """No path is on probation."""
+    return np.zeros(len(tuner.store)), 0.0
+
+
 def drawn(upto: Any) -> Any:
     """The share of every arm when each of the 65,536 points comes once: bpf/apply.h, `draw`."""
     arm = (upto[None, :].astype(np.int64) < POINTS[:, None] + 1).sum(axis=1) & (ARMS - 1)
@@ -217,7 +222,8 @@ def test_only_what_changed_is_written() -> None:
     assert kernel.written == 1
     decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
     decisions[1].probabilities[tuner.store.groups] = [0.5, *([0.5] if len(tuner.dimensions[1].arms) > 1 else [])]
-    tuner.publisher.publish(decisions, tuner.decider.unknown, np.array([0, tuner.store.groups]), NOBODY)
+    rows = np.array([0, tuner.store.groups])
+    tuner.publisher.publish(decisions, tuner.decider.unknown, rows, NOBODY, nothing_extra(tuner))
     assert kernel.written == (1 if len(tuner.dimensions[1].arms) > 1 else 0)
 
 
@@ -256,7 +262,8 @@ def test_a_law_that_talks_nonsense_leaves_the_kernel_its_defaults() -> None:
         [Decision(np.full(one.probabilities.shape, np.nan), one.chosen, one.reason, one.reasons) for one in kind]
         for kind in kinds
     )
-    tuner.publisher.publish(nonsense, more, np.arange(len(tuner.store)), np.arange(len(tuner.networks)))
+    rows, networks = np.arange(len(tuner.store)), np.arange(len(tuner.networks))
+    tuner.publisher.publish(nonsense, more, rows, networks, nothing_extra(tuner))
     for policy in kernel.trie.values():
         for dimension in range(constants()["DIMENSIONS"]):
             assert drawn(policy["upto"][dimension * ARMS : (dimension + 1) * ARMS])[0] == 1

@@ -43,7 +43,7 @@ def test_explanation_of_a_known_path(tuner: Tuner) -> None:
         "address": "203.0.113.7", "path": PATH, "group": "default", "known": True, "inherited_from": None,
         "excluded": False,
     }  # fmt: skip
-    assert facts["applied"] == "arms are drawn for 95% of the connections; 5% keep the kernel's defaults"
+    assert facts["applied"] == "arms are drawn for 80% of the connections; 20% keep the kernel's defaults"
     arms = _arms(facts)
     # Equal sizes leave nothing to adjust: the ratio is exact. The error is the prior's alone, as nothing varied:
     # a variance of 4 * 0.09 / 16 for one transfer, an eighth part of it over 12, twice for a difference.
