@@ -17,9 +17,9 @@ class Worst:
         """Nothing for others to learn."""
         del evidence
 
-    def step(self, now: float, evidence: Evidence) -> Decision:
+    def step(self, now: float, evidence: Evidence, measure: None = None) -> Decision:
         """The last arm for everybody."""
-        del now
+        del now, measure
         paths, last = len(evidence), len(evidence.arms) - 1
         probabilities = np.zeros((paths, last + 1))
         probabilities[:, last] = 1.0

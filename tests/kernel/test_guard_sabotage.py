@@ -71,6 +71,7 @@ def test_sabotage_is_caught(tmp_path: Path, name: str) -> None:
         config = configuration(lab, tmp_path)
         with RunningAgent(lab, config, program=[str(SABOTAGED), one.dimension, one.law]) as agent:
             job = lab.start(one.load)
+            assert agent.value("controller_failures_total") == 0
             opened = caught_after(lab, agent, path.name, job)
             assert opened <= MOST_CONNECTIONS
             facts = agent.explain(str(lab.address(path.name)))
