@@ -126,6 +126,12 @@ DECISIONS = Row("Decisions", (
         ),
     ),
     graph(
+        "Paths in quarantine",
+        "Share of the paths that the guards keep at the kernel's defaults for a while.",
+        "percentunit",
+        _by_group("group:tcptuned_paths_quarantined:sum", "group:tcptuned_paths:sum"),
+    ),
+    graph(
         "Changes of mind",
         "Changes a second of the arm held to be the best on a path. Up is away from the kernel's default.",
         "cps",
@@ -150,6 +156,13 @@ HEALTH = Row("Agents' health", (
         "Agents with a group whose treated transfers are slower than the holdout's with 95 % confidence.",
         "short",
         Query(f"sum (min by (job, instance) ({of('tcptuned_uplift_upper_ratio', TOGETHER)}) < bool 0)", ""),
+        bad_from=1,
+    ),
+    value(
+        "Stopped by the guard",
+        "Agents that apply nothing for a while because all their paths together were worse than the holdout.",
+        "short",
+        Query(f"sum ({of('tcptuned_guard_off')})", ""),
         bad_from=1,
     ),
     value(

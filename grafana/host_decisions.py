@@ -40,6 +40,19 @@ DECISIONS = Row("Decisions", (
         Query(f"sum by (controller, action) ({rate('tcptuned_decisions_total')})", "{{controller}} {{action}}"),
     ),
     graph(
+        "Guard",
+        "Paths put back to the kernel's defaults a second, because their treated transfers were worse than the "
+        "holdout's.",
+        "cps",
+        Query(f"sum by (group) ({rate('tcptuned_guard_trips_total')})", "{{group}}"),
+    ),
+    graph(
+        "Paths in quarantine",
+        "Share of the paths that the guard keeps at the kernel's defaults for a while.",
+        "percentunit",
+        Query(quotient(of("tcptuned_paths_quarantined"), of("tcptuned_paths"), "group"), "{{group}}"),
+    ),
+    graph(
         "Paths",
         "Remote networks with evidence.",
         "short",

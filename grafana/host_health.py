@@ -50,6 +50,13 @@ HEALTH = Row("Agent's health", (
         "short",
         Query(f"sum ({of('tcptuned_state_restored_paths')})", ""),
     ),
+    value(
+        "Stopped by the guard",
+        "Yes: all paths together were worse than the holdout, so nothing is applied for a while.",
+        "bool_yes_no",
+        Query(f"max ({of('tcptuned_guard_off')})", ""),
+        bad_from=1,
+    ),
     graph(
         "Time of the jobs",
         "How long the last reading of the statistics and the last decisions took. Both have to stay well below their "
