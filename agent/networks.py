@@ -39,6 +39,8 @@ class Networks:
         self._store = store
         self._most = most
         self.groups = store.groups
+        # What other hosts know, by dimension and group; None: nobody was asked.
+        self.fleet: list[Pooled | None] = [None] * len(store.dimensions)
         self.forget()
 
     def forget(self) -> None:
@@ -158,9 +160,11 @@ class Networks:
         `networks` (paths,) are the numbers of their networks, `own` (paths, arms, STATISTICS) is what they bring
         themselves; an unknown path brings zeros.
         """
-        of_networks = self._pooled[number].take(networks)
-        of_groups = self._of_groups[number].take(self._identity["group"][networks])
-        return inherit(own, (of_networks, of_groups))
+        groups = self._identity["group"][networks]
+        sources = [self._pooled[number].take(networks), self._of_groups[number].take(groups)]
+        if (fleet := self.fleet[number]) is not None:
+            sources.append(fleet.take(groups))
+        return inherit(own, sources)
 
 
 def _add(sums: Array, index: Array, values: Array) -> None:

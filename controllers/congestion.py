@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.base import Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import retransmission, rtt_inflation, transfer_time
@@ -14,9 +15,13 @@ __all__ = ["CongestionThompson"]
 # What one is worth in the other's terms, in log2 of time:
 RETRANSMISSION_COST = 4.0  # ten percentage points more retransmissions need a third more speed
 INFLATION_COST = 0.1  # doubling the RTT needs 7 % more speed: the queue is shared with others
-# The veto is waived for an algorithm that is four times as fast: there the default is held down by loss that is not
-# congestion, and the other fills, and at first overfills, a path that lay idle.
-MUCH_FASTER = 2.0  # log2
+# An algorithm that is 60 % faster beyond doubt has so many transfers to show that it can do with fewer retransmissions,
+# as long as these are not far above the limit: where the default is held down by loss that is not congestion, the other
+# fills, and at first overfills, a path that lay idle. Measured with 10 MB at 1 % random loss: bbr retransmits 3.6 %
+# beside cubic's 1.7 % in its first seven transfers; vetoed for that, the path would keep a thirteenth of its goodput.
+MUCH_FASTER = 0.7  # log2
+PROBATION = 30.0
+MOST_EXCESS = 0.05
 
 
 class CongestionThompson:
@@ -34,12 +39,20 @@ class CongestionThompson:
         """Probabilities for every algorithm of every path."""
         del now  # evidence ages by itself
         measure = measure or self.measure(evidence)
-        speed = measure.utility + _cost(evidence)
-        doubt = np.sqrt(measure.variance + measure.variance[:, :1])
-        much_faster = speed - speed[:, :1] - doubt >= MUCH_FASTER
-        banned = vetoed(measure, evidence.prior, at_least=10.0) & ~much_faster
-        suspect = suspected(measure, evidence.prior, at_least=10.0) & ~much_faster
+        spared = self._spared(evidence, measure)
+        banned = vetoed(measure, evidence.prior, at_least=10.0) & ~spared
+        suspect = suspected(measure, evidence.prior, at_least=10.0) & ~spared
         return decide(measure, evidence.prior, banned, suspect)
+
+    def _spared(self, evidence: Evidence, measure: Measure) -> NDArray[np.bool_]:
+        speed, again = measure.utility + _cost(evidence), retransmission(evidence)
+        doubt = np.sqrt(measure.variance + measure.variance[:, :1])
+        spared: NDArray[np.bool_] = (
+            (speed - speed[:, :1] - doubt >= MUCH_FASTER)
+            & (measure.trials < PROBATION)
+            & (again - again[:, :1] <= MOST_EXCESS)
+        )
+        return spared
 
 
 def _cost(evidence: Evidence) -> Floats:

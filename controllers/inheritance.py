@@ -8,6 +8,7 @@ path of which nothing is known may differ from them, and so how soon its own evi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -152,6 +153,16 @@ class Pooled:
         """For so many sources that know nothing."""
         return pooled(np.zeros((STATISTICS, arms, sources), np.float32).T, NETWORK)
 
+    @staticmethod
+    def of_fleet(gain: Floats, precision: Floats) -> Pooled:
+        """From gains and one over their variances, (sources, arms): what other hosts measured on other paths.
+
+        It tells which arms are worth a look. Whether they lose is for the host's own paths to find out.
+        """
+        found = Pooled.of_nobody(*gain.shape)
+        found.gain[:], found.precision[:] = gain, precision
+        return found
+
     def take(self, sources: Integers) -> Pooled:
         """One row for every element of `sources`; those are contiguous in memory."""
         return Pooled(*(np.take(column.T, sources, axis=1).T for column in self._columns()))
@@ -199,13 +210,13 @@ def _predict(sums: Floats, first: int, typical: float, weighed: float) -> tuple[
     return mean, precision
 
 
-def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
+def inherit(own: Floats, sources: Sequence[Pooled]) -> Prior:
     """What paths inherit: `own` are their statistics, `sources` what each one's network, group, ... know (`take`n).
 
     What a path itself brought into a source is taken off the source's weight, so that nobody inherits from himself.
     """
     gain, precision, excess, loss_precision, segments, trust = (np.zeros_like(own[..., 0]) for _ in range(6))
-    base, asked = np.zeros_like(own[:, 0, 0]), np.zeros_like(own[..., 0], np.bool_)
+    asked = np.zeros_like(own[..., 0], np.bool_)
     for source in sources:
         weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.part)
         gain += weight * source.gain
@@ -214,7 +225,6 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
         weight = source.loss_precision * others
         excess += weight * source.excess
         loss_precision += weight
-        base = np.where(segments[:, ARM_DEFAULT] > 0, base, source.share[:, ARM_DEFAULT])
         segments = np.where(segments > 0, segments, (others > 0) * source.segments)
         safe = np.maximum(source.safe - own[..., _Sum.SAFE], 0.0)
         unsafe = np.maximum(source.unsafe - CAUTION * own[..., _Sum.UNSAFE], 0.0)
@@ -226,7 +236,10 @@ def inherit(own: Floats, sources: tuple[Pooled, ...]) -> Prior:
     excess /= np.maximum(loss_precision, _TINY)
     likely = np.clip(excess, LIMIT, 0.5)
     worth = np.minimum(BURST * likely * (1.0 - likely) * loss_precision, MOST_CONNECTIONS * segments)
-    excess[:, ARM_DEFAULT], worth[:, ARM_DEFAULT] = base, BASE_CONNECTIONS * segments[:, ARM_DEFAULT]
+    # How much paths lose at all differs too much to ask anybody but the nearest.
+    nearest = sources[0]
+    excess[:, ARM_DEFAULT] = nearest.share[:, ARM_DEFAULT]
+    worth[:, ARM_DEFAULT] = BASE_CONNECTIONS * nearest.segments[:, ARM_DEFAULT]
     return Prior(gain, precision, excess, worth, np.where(asked, trust, UNTRIED))
 
 

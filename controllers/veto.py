@@ -21,9 +21,16 @@ ENOUGH_OF_ITS_OWN = 4.0  # connections on trial, after which a path does not ask
 def vetoed(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
     """Which arms lose clearly more than arm 0 on the path itself; shape (paths, arms).
 
-    While the path has hardly used arm 0, what that loses is taken from others.
+    Where others lost by an arm, the first loss on the path itself is clear. While the path has hardly used arm 0, what
+    that loses is taken from others.
     """
-    return loses_more(*_rebased(measure, prior), at_least=at_least)
+    lost, sent = _rebased(measure, prior)
+    found = loses_more(lost, sent, at_least=at_least)
+    if prior is None:
+        return found
+    share = np.clip(lost, 0.0, sent) / np.maximum(sent, 1e-9)
+    agrees = (share - share[:, :1] > LIMIT) & (measure.lost > 0)
+    return found | (agrees & suspected(measure, prior, at_least=at_least))
 
 
 def suspected(measure: Measure, prior: Prior | None, *, at_least: float) -> NDArray[np.bool_]:
