@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.dimensions import CONGESTION, Dimension
+from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension
 from agent.evidence import ANY, EvidenceStore, chunks
 from agent.guarding import Guarding
 from agent.libbpf import Array
@@ -22,6 +22,8 @@ from controllers.base import ARM_DEFAULT
 from controllers.inheritance import STATISTICS, statistics
 
 __all__ = ["Decider"]
+
+_FAR_DOWN = 2  # steps of the ladder
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Decider:
         rows = np.flatnonzero(due)
         # The groups' own sums are for people to read, and what no network knows every group knows.
         store.age(now, np.concatenate([np.arange(store.groups), rows]))
-        store.news[:] = False
+        store.news[:] = store.startled[:] = False
         in_turn[: store.groups] = True
         in_turn[0 if everything else len(self._unknown[0]) :] = True
         self._failed = False
@@ -95,15 +97,16 @@ class Decider:
         return np.concatenate([np.arange(store.groups), rows]), unknown
 
     def hurry(self, now: float) -> Array:
-        """Decides rows with news that are new or learning, without waiting for the next step; returns them."""
+        """Decides rows with news that are new, learning or startled, which cannot wait for a step; returns them."""
         store, nothing = self._store, np.zeros(0, np.intp)
         if not len(self._rows[0]):
             return nothing
         for table in self._rows:
             table.grow(len(store))
         learning = np.logical_or.reduce([table.learning for table in self._rows])
-        rows = store.groups + np.flatnonzero((store.news & learning)[store.groups :])
+        rows = store.groups + np.flatnonzero((store.news & (learning | store.startled))[store.groups :])
         store.age(now, rows)
+        store.startled[rows] = False
         for number in range(len(self._laws)):
             # The news stay news, because the networks have not learnt of them.
             self._decide(number, now, _Due(rows, nothing, nothing))
@@ -136,9 +139,12 @@ class Decider:
                 prior = self._networks.prior(number, parents[some], own)
                 evidence = Evidence(arms, evidence.sums, prior)
             decision = law.step(now, evidence, measure)
+            if self._dimensions[number].name == INITIAL_WINDOW:
+                fell = decision.chosen + _FAR_DOWN <= table.decision().chosen[some]
+                self._store.windows_fell(some[fell])
             table.put(some, self._guarding.restrained(decision, some))
-            if self._dimensions[number].name == CONGESTION and decision.far_ahead is not None:
-                alone = np.where(decision.far_ahead, decision.chosen, ANY).astype(np.uint8)
+            if self._dimensions[number].name == CONGESTION and decision.settled is not None:
+                alone = np.where(decision.settled, decision.chosen, ANY).astype(np.uint8)
                 self._store.judge_windows_under(alone, some)
         if brought:
             self._networks.learn(number, due.networks, parents[rows[learns]], np.concatenate(brought))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ _STALE = 0.01
 # Below this many connections, transfers and segments nothing is left but rounding.
 _NOTHING = 1e-3
 
-_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_algorithm", "_recent")
+_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_startled", "_algorithm", "_recent")
 ANY = 255
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 # As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
@@ -72,6 +71,7 @@ class EvidenceStore:
         self._seen = np.zeros(start, np.float64)
         self._aged = np.full(start, np.nan)
         self._news = np.zeros(start, np.bool_)
+        self._startled = np.zeros(start, np.bool_)
         self._algorithm = np.full(start, ANY, np.uint8)
         self._recent = np.zeros((start, len(Recent)), np.float32)
         self.changes = 0
@@ -94,6 +94,11 @@ class EvidenceStore:
     def news(self) -> Array:
         """Which rows changed since somebody took note of it by setting theirs to False."""
         return self._news[: self._length]
+
+    @property
+    def startled(self) -> Array:
+        """Which rows are other than they were thought to be: their decisions cannot wait. To be set to False."""
+        return self._startled[: self._length]
 
     @property
     def sums(self) -> Array:
@@ -178,17 +183,31 @@ class EvidenceStore:
         recent[new] = 0.0
         self._recent[rows] = recent
         self.changes += int(new.sum())
-        rows = rows[new]
-        for first, last in pairwise(self._offsets):
-            closed = self._sums[rows, first:last, Field.CLOSED].sum(axis=1)
-            left = np.minimum(1.0, KEPT / np.maximum(closed, 1.0))
-            self._sums[rows, first:last] *= left[:, None, None]
+        self._startled[rows[new]] = True
+        for number in range(len(self.dimensions)):
+            self._cut(rows[new], number)
+
+    def _cut(self, rows: Array, dimension: int) -> None:
+        first, last = self._offsets[dimension], self._offsets[dimension + 1]
+        closed = self._sums[rows, first:last, Field.CLOSED].sum(axis=1)
+        left = np.minimum(1.0, KEPT / np.maximum(closed, 1.0))
+        self._sums[rows, first:last] *= left[:, None, None]
+
+    def windows_fell(self, rows: Array) -> None:
+        """Cuts down what is known of the congestion controls of `rows`, whose window turned out to lose.
+
+        Some of them had more than their share of the connections that lost by it. Where one is settled on
+        that does not matter.
+        """
+        rows = rows[self._algorithm[rows] == ANY]
+        self._cut(rows, self._congestion)
+        self._news[rows] = self._startled[rows] = True
 
     def judge_windows_under(self, algorithm: Array, rows: Array) -> None:
         """From now on only connections with this congestion control count for the initial windows of `rows`.
 
-        `algorithm` is an arm, or ANY. Where algorithms differ by far, the luck of which connections had the better one
-        would decide between the windows. What was learnt mostly under others is dropped.
+        `algorithm` is an arm, or ANY. Algorithms differ in time and in losses, and the luck of which connections had
+        which would decide between the windows. What was learnt mostly under others is dropped.
         """
         new = (self._algorithm[rows] != algorithm) & (algorithm != ANY)
         self._algorithm[rows] = algorithm
@@ -197,7 +216,7 @@ class EvidenceStore:
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
         windows = self._windows
         self._sums[rows[~mostly], self._offsets[windows] : self._offsets[windows + 1]] = 0.0
-        self._news[rows] = True
+        self._news[rows] = self._startled[rows] = True
 
     def forget(self, count: int) -> tuple[Array, Array]:
         """Drops the `count` paths without traffic for longest.

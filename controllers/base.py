@@ -121,8 +121,8 @@ class Decision:
     `probabilities` (paths, arms) sum to 1; `chosen` (paths,) is the arm held to be best; `reason` (paths,) indexes
     `reasons`, which people read. `limit` (paths,) is the first arm that evidence speaks against, or the number of arms:
     a peer's request is granted less than that. `learning` (paths,) is where a few connections more are likely to change
-    the decision: there it should be made anew soon. `far_ahead` (paths,) is where the chosen arm is better than all
-    others by so much that other dimensions are to be judged by its connections alone.
+    the decision: there it should be made anew soon. `settled` (paths,) is where nearly all
+    connections have the chosen arm, so that other dimensions are to be judged by these alone.
     """
 
     probabilities: Floats
@@ -131,7 +131,7 @@ class Decision:
     reasons: tuple[str, ...]
     limit: Integers | None = None
     learning: NDArray[np.bool_] | None = None
-    far_ahead: NDArray[np.bool_] | None = None
+    settled: NDArray[np.bool_] | None = None
 
 
 class Controller(Protocol):

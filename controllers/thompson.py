@@ -33,7 +33,7 @@ LEAST_COST = 0.005  # but that must not make the path's transfers more than 0.5 
 COMPARING_SHARE = 0.3  # of the connections, for all arms not seen often enough: some will turn out to be slow
 SUSPECT_SHARE = 0.05  # for an arm that retransmits too much on other paths of the network
 CLEARLY = 3.0  # standard errors behind the best: no reason to go on comparing,
-FAR = 0.5  # log2: who is 40 % better than all others is far ahead
+SETTLED = 0.9  # of the connections go to the arm held to be best
 SEEN_TWICE = 1.5  # once both were seen more than once, a little faded
 UNKNOWN_SPREAD = 0.5  # log2: an unseen arm may be 40 % better or worse than the known ones
 DOUBT = 0.5  # standard errors: the better known of two equals wins
@@ -93,11 +93,8 @@ def decide(
     reason[comparing] = COMPARING
     reason[lent] = INHERITED
     reason[nothing | (arms == 1)] = UNKNOWN
-    doubt = np.hypot(spread, spread[rows, leader][:, None])
-    ahead = ((vetoed | (behind - doubt > FAR)).sum(axis=1) == arms - 1) & (arms > 1)
-    return Decision(
-        probabilities, chosen, reason, REASONS, learning=comparing & ~nothing, far_ahead=ahead & (chosen == leader)
-    )
+    settled = (probabilities[rows, chosen] >= SETTLED) & ~idle & (arms > 1)
+    return Decision(probabilities, chosen, reason, REASONS, learning=comparing & ~nothing, settled=settled)
 
 
 @dataclass(frozen=True)

@@ -100,17 +100,15 @@ def test_a_hopeless_arm_is_not_compared_to_the_end(law: type[Controller]) -> Non
 
 
 @BOTH
-def test_who_is_far_ahead(law: type[Controller]) -> None:
-    for times, ahead in (([0, -2, 0.1], True), ([0, -0.4, 0.1], False), ([0, -2, -1.9], False), ([-1, 0, 0], True)):
+def test_what_is_settled(law: type[Controller]) -> None:
+    for times, settled in (([0, -2, 0.1], True), ([0, 0.01, 0.02], False), ([0, -2, -2], False), ([-1, 0, 0], True)):
         decision = decide(law, known([50] * 3, times, spread=0.1))  # type: ignore[arg-type]
-        assert decision.far_ahead is not None
-        assert decision.far_ahead[0] == ahead
-    few = decide(law, known([2, 2], [0, -0.7]))
-    assert few.far_ahead is not None
-    assert not few.far_ahead[0]
-    alone = decide(law, known([50], [0]))
-    assert alone.far_ahead is not None
-    assert not alone.far_ahead[0]
+        assert decision.settled is not None
+        assert decision.settled[0] == settled
+    for sums in (known([2, 2], [0, -0.7]), known([50], [0]), known([0, 0], [0, 0])):
+        decision = decide(law, sums)
+        assert decision.settled is not None
+        assert not decision.settled[0]
 
 
 @BOTH

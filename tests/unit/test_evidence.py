@@ -344,7 +344,7 @@ def test_a_hundred_thousand_paths() -> None:
     assert fastest < 0.25
 
 
-def test_windows_are_judged_under_the_algorithm_that_is_far_ahead() -> None:
+def test_windows_are_judged_under_the_algorithm_that_is_settled_on() -> None:
     store = new_store()
     keys = keys_of(*["203.0.113.0/24"] * 3, "203.0.114.0/24", arms=[(1, 0, 0), (1, 1, 0), (2, NONE, 0), (1, 0, 0)])
     absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
