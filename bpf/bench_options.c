@@ -32,22 +32,23 @@ static __always_inline void count_done(int index)
 
 static __always_inline void look_for_option(struct bpf_sock_ops *skops, const int what, u64 where)
 {
-    u32 option = bpf_htonl(OPTION_USER_TIMEOUT_KIND << 24);
+    union stack_int option = {.word = pair(bpf_htonl(OPTION_USER_TIMEOUT_KIND << 24), 0)};
     union stack_int timeout;
 
-    if (bpf_load_hdr_opt(skops, &option, sizeof(option), where) != OPTION_USER_TIMEOUT_LENGTH)
+    if (bpf_load_hdr_opt(skops, &option.value, sizeof(option.value), where) != OPTION_USER_TIMEOUT_LENGTH)
         return;
     count_done(DONE_PARSE);
     if (!(what & SET))
         return;
-    timeout.word = pair((bpf_ntohl(option) & 0x7fff) * 1000, 0);
+    timeout.word = pair((bpf_ntohl(option.value) & 0x7fff) * 1000, 0);
     if (!bpf_setsockopt(skops, SOL_TCP, OPTION_USER_TIMEOUT, &timeout.value, sizeof(timeout.value)))
         count_done(DONE_SET);
 }
 
 static __always_inline int bench(struct bpf_sock_ops *skops, const int what)
 {
-    u32 option = bpf_htonl(OPTION_USER_TIMEOUT_KIND << 24 | OPTION_USER_TIMEOUT_LENGTH << 16 | TIMEOUT_SECONDS);
+    u32 bytes = bpf_htonl(OPTION_USER_TIMEOUT_KIND << 24 | OPTION_USER_TIMEOUT_LENGTH << 16 | TIMEOUT_SECONDS);
+    union stack_int option = {.word = pair(bytes, 0)};
     union stack_int one = {.word = pair(1, 0)};
     u32 flags = 0;
 
@@ -74,7 +75,7 @@ static __always_inline int bench(struct bpf_sock_ops *skops, const int what)
         bpf_reserve_hdr_opt(skops, OPTION_USER_TIMEOUT_LENGTH, 0);
         break;
     case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
-        if (!bpf_store_hdr_opt(skops, &option, sizeof(option), 0))
+        if (!bpf_store_hdr_opt(skops, &option.value, sizeof(option.value), 0))
             count_done(DONE_INSERT);
         break;
     case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:

@@ -168,6 +168,9 @@ enum outcome {
 
 #define SOL_SOCKET_LEVEL 1
 #define OPTION_RECEIVE_LOW_WATER 18 /* SO_RCVLOWAT (include/uapi/asm-generic/socket.h) */
+#define OPTION_MAX_PACING_RATE 47   /* SO_MAX_PACING_RATE (include/uapi/asm-generic/socket.h) */
+#define PACING_UNLIMITED 0xffffffffU
+#define PACING_ENOUGH 0xfffffffeU /* bytes a second: 34 Gb/s, which is no limit, but a rate */
 #define OPTION_SAVE_SYN 27
 #define OPTION_CALLBACKS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, 6.12; BCC 0.26 does not know the name */
 #define OPTION_INITIAL_WINDOW_BYTES 1500 /* a segment's share of the receive window */

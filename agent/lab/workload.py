@@ -24,6 +24,7 @@ _OPTIONS = {  # by name: level and number, include/uapi/linux/tcp.h and asm-gene
     "window_clamp": (_TCP, socket.TCP_WINDOW_CLAMP),
     "send_buffer": (socket.SOL_SOCKET, socket.SO_SNDBUF),
     "receive_buffer": (socket.SOL_SOCKET, socket.SO_RCVBUF),
+    "max_pacing_rate": (socket.SOL_SOCKET, 47),  # SO_MAX_PACING_RATE, bytes a second
 }
 
 OptionValue = int | str
