@@ -242,6 +242,13 @@ def extensions(snapshot: Snapshot) -> Iterator[Metric]:
             if happened == outcome:
                 metric.add_metric((extension,), float(count))
         yield metric
+    unkept = _counter(
+        "syns_not_kept",
+        "Connections whose SYN the kernel had not kept, so that requests in it were not seen: SYN cookies, a listener "
+        "older than the agent, or a simultaneous open. Counted while options are configured.",
+    )
+    unkept.add_metric((), float(snapshot.counters["syn_not_kept"]))
+    yield unkept
     rejected = _counter("extension_rejected", "Options of peers that changed nothing.", ("extension", "reason"))
     for (extension, happened), count in snapshot.extensions.items():
         if happened.startswith("refused_"):

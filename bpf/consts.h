@@ -90,6 +90,7 @@
 #define STATE_CLOSING 11
 
 #define FAMILY_INET 2
+#define PROTOCOL_MPTCP 262 /* include/uapi/linux/in.h */
 /* The third word of an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2). */
 #define MAPPED_WORD bpf_htonl(0x0000ffff)
 #define MAPPED_BITS 96
@@ -211,6 +212,7 @@ enum counter {
     COUNTER_LEFT_OWN_WINDOW,
     COUNTER_LOST_ROWS_FULL,
     COUNTER_LOST_NO_STORAGE,
+    COUNTER_SYN_NOT_KEPT,
     COUNTER_ADOPTED_LISTENER,
     COUNTER_ADOPTED_CONNECTION,
     COUNTER_UNADOPTED_OLD_KERNEL,

@@ -38,13 +38,16 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
         if (settings->extends | settings->honours)
             connection->chose_user_timeout = has_user_timeout(skops);
     }
+    if (!connection->chose_congestion && chosen_on_mptcp())
+        connection->chose_congestion = differs_from_host(skops, settings);
 
     mask_address(connection->key.address, remote, policy->path_bits);
     connection->key.path_bits = policy->path_bits;
     connection->key.group = policy->group;
     connection->key.generation = settings->generation;
-    connection->key.side = side;
-    connection->syn_acknowledged = side == SIDE_ACTIVE;
+    /* Where both ends connected, the kernel calls both passive; but their SYNs were acknowledged. */
+    connection->syn_acknowledged = side == SIDE_ACTIVE || skops->bytes_acked;
+    connection->key.side = connection->syn_acknowledged ? SIDE_ACTIVE : SIDE_PASSIVE;
     connection->observed = 1;
 
     apply(skops, settings, policy, connection, now);

@@ -223,6 +223,9 @@ static __always_inline void extend(struct bpf_sock_ops *skops, const struct cont
     if (settings->honours) {
         grant(skops, settings, policy, connection, &asked, remote, side, now);
         theirs = load_user_timeout(skops, where);
+        /* A SYN may have no room for it, or not have been kept: then the next segment has it. */
+        if (!theirs && side == SIDE_PASSIVE)
+            theirs = load_user_timeout(skops, 0);
         if (theirs && !is_honoured(remote)) {
             count_extension(EXTENSION_USER_TIMEOUT, OUTCOME_REFUSED_NETWORK);
             theirs = 0;

@@ -27,5 +27,8 @@ BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
  * dearest part of a short connection. */
 BPF_F_TABLE("sk_storage", int, struct connection, connections, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 
+/* Whether an application chose something on an MPTCP socket. */
+BPF_ARRAY(mptcp_choices, u32, 1);
+
 /* Sockets older than the agent that may be adopted, by cookie; filled for a walk over them and emptied after it. */
 BPF_F_TABLE("hash", u64, u32, adoptable, ADOPT_ENTRIES, BPF_F_NO_PREALLOC);

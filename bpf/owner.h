@@ -6,11 +6,14 @@ static __always_inline void remember_choice(struct bpf_sockopt *call)
 {
     struct bpf_sock *sk = call->sk;
     struct connection *connection;
+    union stack_int zero = {}, yes = {.word = pair(1, 0)};
 
     if (call->level != SOL_TCP || !sk)
         return;
     if (call->optname != OPTION_CONGESTION && call->optname != OPTION_USER_TIMEOUT)
         return;
+    if (sk->protocol == PROTOCOL_MPTCP)
+        mptcp_choices.update(&zero.value, &yes.value);
     connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!connection)
         return;
@@ -61,8 +64,8 @@ static __always_inline void remember_listener(struct bpf_sock_ops *skops)
         bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
-/* Whether a socket from a listener older than the agent has another congestion control than the host's default: then
- * somebody chose it before we could see. */
+/* Whether a socket has another congestion control than the host's default: then somebody chose it where we could not see,
+ * such as on a listener older than the agent. */
 static __always_inline int differs_from_host(struct bpf_sock_ops *skops, const struct control *settings)
 {
     u64 name[CONGESTION_NAME / 8] = {}, host[CONGESTION_NAME / 8];
@@ -80,4 +83,14 @@ static __always_inline int has_user_timeout(struct bpf_sock_ops *skops)
     union stack_int found = {};
 
     return bpf_getsockopt(skops, SOL_TCP, OPTION_USER_TIMEOUT, &found.value, sizeof(found.value)) || found.value;
+}
+
+/* An application that chooses on an MPTCP socket does not name the TCP sockets below it, and nothing leads from one to
+ * the other. Once that has happened, every connection is asked. */
+static __always_inline int chosen_on_mptcp(void)
+{
+    union stack_int zero = {};
+    u32 *happened = mptcp_choices.lookup(&zero.value);
+
+    return happened && *happened;
 }

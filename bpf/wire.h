@@ -81,6 +81,8 @@ static __always_inline long load_requests(struct bpf_sock_ops *skops, const stru
     option->words[0] = experiment_word(OPTION_SEARCH_LENGTH, settings->exid, OPTION_SUBTYPE_REQUEST, 0);
     option->words[1] = 0;
     length = bpf_load_hdr_opt(skops, option, sizeof(*option), where);
+    if (length == -ERROR_NO_SAVED_SYN)
+        count(COUNTER_SYN_NOT_KEPT);
     if (length < OPTION_REQUEST_LENGTH) {
         if (length != -ERROR_NO_SUCH_OPTION && length != -ERROR_NO_SAVED_SYN)
             count_extension(EXTENSION_WINDOW, OUTCOME_REFUSED_MALFORMED);

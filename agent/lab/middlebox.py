@@ -9,9 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-__all__ = ["OptionBox", "drop_experimental", "strip_experimental", "strip_timestamps", "strip_user_timeout"]
+__all__ = [
+    "FirstSynBox", "OptionBox", "drop_experimental", "lose_first_syns", "strip_experimental", "strip_timestamps",
+    "strip_user_timeout",
+]  # fmt: skip
 
 _TCP = 6
+_SYN = 0x02
 _NOP = 1
 _END = 0
 
@@ -28,11 +32,8 @@ class OptionBox:
         self._drop = drop
 
     def __call__(self, packet: bytes) -> bytes | None:
-        if packet[0] >> 4 == 4:
-            start, protocol = (packet[0] & 15) * 4, packet[9]
-        else:
-            start, protocol = 40, packet[6]
-        if protocol != _TCP or len(packet) < start + 20:
+        start = _tcp(packet)
+        if start is None:
             return packet
         end = min(start + (packet[start + 12] >> 4) * 4, len(packet))
         found = [span for kind, *span in _options(packet, start + 20, end) if kind in self._kinds]
@@ -52,6 +53,33 @@ class OptionBox:
         return bytes(changed)
 
 
+class FirstSynBox:
+    """Swallows the first SYN, or SYN-ACK, of every connection; when it is sent again it passes."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+
+    def __call__(self, packet: bytes) -> bytes | None:
+        start = _tcp(packet)
+        if start is None or not packet[start + 13] & _SYN:
+            return packet
+        # Addresses, ports and sequence number.
+        name = packet[12 if packet[0] >> 4 == 4 else 8 : start] + packet[start : start + 8]
+        if name in self._seen:
+            return packet
+        self._seen.add(name)
+        return None
+
+
+def _tcp(packet: bytes) -> int | None:
+    """Where the TCP header begins, if there is a whole one."""
+    if packet[0] >> 4 == 4:
+        start, protocol = (packet[0] & 15) * 4, packet[9]
+    else:
+        start, protocol = 40, packet[6]
+    return start if protocol == _TCP and len(packet) >= start + 20 else None
+
+
 def _options(packet: bytes, at: int, end: int) -> Iterable[tuple[int, int, int]]:
     """(kind, start, end) of each option of a TCP header; stops at the first malformed one."""
     while at < end and (kind := packet[at]) != _END:
@@ -64,6 +92,7 @@ def _options(packet: bytes, at: int, end: int) -> Iterable[tuple[int, int, int]]
         at += length
 
 
+lose_first_syns = FirstSynBox()
 strip_experimental = OptionBox({253, 254})  # RFC 4727, RFC 6994
 drop_experimental = OptionBox({253, 254}, drop=True)
 strip_timestamps = OptionBox({8})  # RFC 7323

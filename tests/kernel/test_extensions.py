@@ -18,7 +18,7 @@ from running import RunningAgent, configuration, require_root
 
 from agent.lab.lab import Lab
 from agent.lab.spec import LinkSpec, PathSpec
-from agent.lab.workload import ServerOptions
+from agent.lab.workload import PORT, ServerOptions
 
 PATHS = [
     PathSpec.symmetric("path", rate_mbps=100, delay_ms=10),
@@ -79,8 +79,8 @@ class Segment:
 
 
 @contextmanager
-def capture(lab: Lab) -> Iterator[list[Segment]]:
-    """What passes the server's device, complete after the block."""
+def capture(lab: Lab, port: int = PORT) -> Iterator[list[Segment]]:
+    """What passes the server's device to and from a port of the server, complete after the block."""
     segments: list[Segment] = []
     command = [
         "tcpdump",
@@ -95,7 +95,7 @@ def capture(lab: Lab) -> Iterator[list[Segment]]:
         "tcp",
         "and",
         "port",
-        str(lab.server_port),
+        str(port),
     ]
     # To a file: nobody reads while it records, and a full pipe would stop it.
     with (
@@ -104,12 +104,14 @@ def capture(lab: Lab) -> Iterator[list[Segment]]:
     ):
         while b"listening on" not in process.stderr.readline():
             pass
-        yield segments
-        time.sleep(0.3)
-        process.terminate()
-        process.communicate(timeout=10)
+        try:
+            yield segments
+            time.sleep(0.3)
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
         recorded.seek(0)
-        segments += parsed(recorded.read(), lab.server_port)
+        segments += parsed(recorded.read(), port)
 
 
 def parsed(recorded: bytes, server_port: int) -> Iterator[Segment]:

@@ -228,13 +228,17 @@ def may_be_dropped(options: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the server's socket is like; the last two are None on kernels that do not tell."""
+    """What the server's socket is like, times in microseconds.
+
+    rto_min, ack_delay  None on kernels that do not tell; whether ACKs wait for less than the kernel's 200 ms
+    """
 
     congestion: str
     window: int
     user_timeout: int
     rto_min: int | None
     ack_delay: bool | None
+    rtt: int
 
 
 def seen(connection: socket.socket) -> Seen:
@@ -245,12 +249,14 @@ def seen(connection: socket.socket) -> Seen:
             return None
 
     delay = told(DELACK_MAX)
+    information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     return Seen(
         connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode(),
-        struct.unpack_from("I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 80)[0],
+        struct.unpack_from("I", information, 80)[0],
         connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
         told(RTO_MIN),
         None if delay is None else delay < DEFAULT_US,
+        struct.unpack_from("I", information, 68)[0],
     )
 
 
@@ -258,6 +264,7 @@ def expected(answer: reference.Answer, congestion: str, like: Seen) -> Seen:
     """The socket that the answer means, where this kernel tells as much as in `like`."""
     tick = features.jiffy_us()
     rto_min = DEFAULT_US
+    fast = DEFAULT_US - tick
     if answer.rto_min is not None:
         # The peer's delay, two ticks and a microsecond (the least that the kernel takes), rounded up to ticks.
         wanted = min(max(answer.rto_min * 1000 + 2 * tick + 1, 20_000), DEFAULT_US)
@@ -267,13 +274,20 @@ def expected(answer: reference.Answer, congestion: str, like: Seen) -> Seen:
         answer.window or 10,
         answer.user_timeout,
         None if like.rto_min is None else rto_min,
-        None if like.ack_delay is None else answer.ack_delay,
+        None if like.ack_delay is None else bool(answer.ack_divisor and like.rtt < fast * answer.ack_divisor),
+        like.rtt,
     )
 
 
-def sent_back(asked: Bench, client: Client) -> tuple[int, int] | None:
+def patience(options: bytes) -> float:
+    """Seconds to wait for what comes of a segment. It has been worked on when writing it to the device returns, so no
+    time is spent on those that may be dropped."""
+    return 0.0 if may_be_dropped(options) else 5.0
+
+
+def sent_back(asked: Bench, client: Client, seconds: float) -> tuple[int, int] | None:
     """Sequence and acknowledgement of the SYN-ACK to a client, if there is one."""
-    while select.select([asked.descriptor], [], [], 0)[0]:
+    while select.select([asked.descriptor], [], [], seconds)[0]:
         data = os.read(asked.descriptor, 2048)
         port, sequence, acknowledge = struct.unpack("!xxHII", data[20:32])
         if data[9] == 6 and data[33] == 0x12 and (data[16:20], port) == client:
@@ -284,19 +298,18 @@ def sent_back(asked: Bench, client: Client) -> tuple[int, int] | None:
 def converse(asked: Bench, client: Client, syn: bytes, ack: bytes, data: bytes) -> Iterator[tuple[Seen, Counter]]:
     """A connection with these options in its first three segments: the socket, and the counts, after two of them.
 
-    A segment that is written to the device has been worked on when the call returns, so nothing has to wait. A string
-    for which the kernel drops a segment is no example.
+    A string for which the kernel drops a segment is no example.
     """
     before = asked.counts()
     os.write(asked.descriptor, packet(*client, sequence=7, acknowledge=0, flags=2, options=syn))
-    found = sent_back(asked, client)
+    found = sent_back(asked, client, patience(syn))
     assert found or may_be_dropped(syn)
     assume(found)
     sequence, acknowledge = found
     assert acknowledge == 8
     rest = {"sequence": 8, "acknowledge": sequence + 1}
     os.write(asked.descriptor, packet(*client, **rest, flags=0x10, options=ack))
-    arrived = select.select([asked.listener], [], [], 0)[0]
+    arrived = select.select([asked.listener], [], [], patience(ack))[0]
     assert arrived or may_be_dropped(ack)
     assume(arrived)
     connection, peer = asked.listener.accept()
@@ -304,7 +317,7 @@ def converse(asked: Bench, client: Client, syn: bytes, ack: bytes, data: bytes) 
         assert peer[1] == client[1]
         yield seen(connection), asked.counts() - before
         os.write(asked.descriptor, packet(*client, **rest, flags=0x18, options=data, data=b"work"))
-        arrived = select.select([connection], [], [], 0)[0]
+        arrived = select.select([connection], [], [], patience(data))[0]
         assert arrived or may_be_dropped(data)
         assume(arrived)
         assert connection.recv(5) == b"work"

@@ -49,14 +49,14 @@ class Server:
 class Answer:
     """What the server's socket becomes, and what is counted: (extension, outcome) to number.
 
-    None is the kernel's default. `user_timeout` and `rto_min` are milliseconds.
+    None and 0 are the kernel's defaults. `user_timeout` and `rto_min` are milliseconds; ACKs wait RTT / `ack_divisor`.
     """
 
     congestion: str | None = None
     window: int | None = None
     user_timeout: int = 0
     rto_min: int | None = None
-    ack_delay: bool = False
+    ack_divisor: int = 0
     rate_capable: bool = False
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -135,7 +135,7 @@ def read_requests(options: bytes, server: Server, answer: Answer) -> None:
     if not 8 <= len(option) <= 16:
         answer.count("window_request", "refused_malformed")
         return
-    algorithm, window, segments, _divisor = (*option[6:10], 0, 0)[:4]
+    algorithm, window, segments, divisor = (*option[6:10], 0, 0)[:4]
     for extension, asked in (("congestion_request", algorithm), ("window_request", window), ("ack_request", segments)):
         if asked:
             answer.count(extension, "received")
@@ -144,7 +144,7 @@ def read_requests(options: bytes, server: Server, answer: Answer) -> None:
     if not server.honours:
         return
     if segments:
-        grant_rate(segments, server, answer)
+        grant_rate(segments, divisor, server, answer)
     if window and answer.count("window_request", "granted"):
         answer.window = max(2, min(window, server.window_max))
     if algorithm:
@@ -153,15 +153,15 @@ def read_requests(options: bytes, server: Server, answer: Answer) -> None:
             answer.congestion = server.algorithms[algorithm]
 
 
-def grant_rate(segments: int, server: Server, answer: Answer) -> None:
+def grant_rate(segments: int, divisor: int, server: Server, answer: Answer) -> None:
     """Fewer ACKs by thinning, if that is on; more by a shorter delay."""
     if segments >= 4:
         answer.count("ack_request", "granted" if server.thinning_max else "refused_off")
     elif answer.count("ack_request", "granted"):
-        answer.ack_delay = True
+        answer.ack_divisor = divisor or 4
 
 
-def read_user_timeout(options: bytes, server: Server, answer: Answer) -> int:
+def read_user_timeout(options: bytes, answer: Answer) -> int:
     """28, 4, G and 15 bits. Returns seconds; 0 for nothing that counts."""
     try:
         option = find(options, USER_TIMEOUT)
@@ -174,10 +174,15 @@ def read_user_timeout(options: bytes, server: Server, answer: Answer) -> int:
     if not value & 0x7FFF:
         answer.count("user_timeout", "refused_malformed")
         return 0
-    if not server.honours:
+    return (value & 0x7FFF) * (60 if value & 0x8000 else 1)
+
+
+def honoured_timeout(theirs: int, server: Server, answer: Answer) -> int:
+    """What a client said, or 0 for a stranger."""
+    if theirs and not server.honours:
         answer.count("user_timeout", "refused_network")
         return 0
-    return (value & 0x7FFF) * (60 if value & 0x8000 else 1)
+    return theirs
 
 
 def set_user_timeout(theirs: int, server: Server, answer: Answer) -> None:
@@ -224,7 +229,7 @@ def read_rate(options: bytes, server: Server, answer: Answer) -> None:
     elif not option[4] >> 1:
         answer.count("ack_request", "refused_kernel")
     else:
-        grant_rate(option[4] >> 1, server, answer)
+        grant_rate(option[4] >> 1, 0, server, answer)
 
 
 def established(syn: bytes, ack: bytes, server: Server) -> Answer:
@@ -232,7 +237,8 @@ def established(syn: bytes, ack: bytes, server: Server) -> Answer:
     answer = Answer()
     answer.rate_capable = bool(find_rate(syn))
     read_requests(syn, server, answer)
-    theirs = read_user_timeout(syn, server, answer)
+    # The ACK has it again, for SYNs that had no room.
+    theirs = honoured_timeout(read_user_timeout(syn, answer) or read_user_timeout(ack, answer), server, answer)
     read_ack_delay(ack, server, answer)
     read_rate(ack, server, answer)
     if theirs or server.user_timeout[0]:
@@ -245,7 +251,7 @@ def later(options: bytes, server: Server, before: Answer) -> Answer:
     answer = replace(before, counts=before.counts.copy())
     if not is_shown(options):
         return answer
-    theirs = read_user_timeout(options, server, answer)
+    theirs = honoured_timeout(read_user_timeout(options, answer), server, answer)
     if theirs:
         set_user_timeout(theirs, server, answer)
     read_ack_delay(options, server, answer)

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from agent.lab.middlebox import OptionBox, drop_experimental, strip_experimental
+from agent.lab.middlebox import FirstSynBox, OptionBox, drop_experimental, strip_experimental
 
 MSS = bytes([2, 4, 5, 180])
 EXPERIMENT = bytes([254, 6, 0xE7, 0xC9, 1, 2])
@@ -74,3 +74,14 @@ def test_what_is_not_a_sound_tcp_header_passes() -> None:
         whole = packet(broken, 4)
         assert OptionBox({254})(whole) == whole
     assert strip_experimental(packet(EXPERIMENT, 4)[:30]) == packet(EXPERIMENT, 4)[:30]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_first_syn_is_lost_once(version: int) -> None:
+    box = FirstSynBox()
+    data = packet(MSS, version)
+    syn = bytearray(data)
+    syn[(20 if version == 4 else 40) + 13] = 0x02
+    assert [box(bytes(syn)), box(data), box(bytes(syn)), box(bytes(syn))] == [None, data, syn, syn]
+    syn[(20 if version == 4 else 40) + 1] += 1  # another connection: its source port
+    assert box(bytes(syn)) is None
