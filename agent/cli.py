@@ -79,13 +79,15 @@ def _parser() -> argparse.ArgumentParser:
 def _bench_parser(bench: argparse.ArgumentParser) -> None:
     bench.set_defaults(function=_bench)
     bench.add_argument(
-        "--only", action="append", default=[], metavar="PATH",
-        help="the id of a path; may be given more than once (default: all)",
+        "--only", action="extend", type=_names, default=[], metavar="ID,...", help="paths by their ids (default: all)",
     )  # fmt: skip
     bench.add_argument(
-        "--workload", action="append", default=[], metavar="NAME",
-        help="10KB, 30KB, 100KB, 1MB, websearch, mixed, rate-changes, queue-changes or bulk; may be given more than "
-        "once (default: 100KB)",
+        "--workloads", "--workload", action="extend", type=_names, default=[], metavar="NAME,...",
+        help="10KB, 30KB, 100KB, 1MB, websearch, mixed, rate-changes, queue-changes, bulk (default: 100KB)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--contenders", action="extend", type=_names, default=[], metavar="NAME,...",
+        help="who takes part besides the default and tcptuned (default: all that the workload has)",
     )  # fmt: skip
     bench.add_argument("--paths", type=Path, metavar="FILE", help="other paths, in agent/lab/paths.yaml's form")
     bench.add_argument("--quick", action="store_true", help="three paths in three minutes, with wide intervals")
@@ -104,6 +106,10 @@ def _bench_parser(bench: argparse.ArgumentParser) -> None:
     paper.add_argument("--quick", action="store_true", help="three minutes, with wide intervals")
     paper.add_argument("--output", type=Path, metavar="DIR", help="write results.json, figures and index.html there")
     paper.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -198,8 +204,8 @@ def _bench(options: argparse.Namespace) -> int:
     from agent.lab.bench import show_bench  # noqa: PLC0415
 
     return show_bench(
-        only=options.only, workloads=options.workload, paths=options.paths, quick=options.quick,
-        output=options.output, as_json=options.json,
+        only=options.only, workloads=options.workloads, paths=options.paths, quick=options.quick,
+        output=options.output, as_json=options.json, contenders=options.contenders,
     )  # fmt: skip
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from agent.errors import UsageError
+from agent.lab.bench_bars import bars
+from agent.lab.bench_contenders import ALL, DEFAULT, TCPTUNED
 from agent.lab.bench_result import Measured, measured
 from agent.lab.bench_run import connections, run_cells
 from agent.lab.bench_view import found
-from agent.lab.bench_workloads import WORKLOADS, Workload
+from agent.lab.bench_workloads import WORKLOADS, Workload, changed
 from agent.lab.paper_page import page
 from agent.lab.paper_plots import draw
 from agent.lab.paper_result import Found, Progress
@@ -35,50 +38,96 @@ _ABOUT = (
 _BUDGET = 150.0  # seconds for one contender on one path
 _QUICK_BUDGET = 18.0
 _QUICK_PATHS = ("4", "15", "18")
+# It tunes the whole host, so it cannot take turns with others; no comparison with it is made up.
+_BPFTUNE = (
+    "bpftune: installed, but not measured: it tunes every connection of the host, those of the others too."
+    if shutil.which("bpftune")
+    else "bpftune: not installed, so not measured."
+)
+_NAMES = [each.name for each in ALL]
 _PARTS = 2  # what is measured is kept after each: slow and fast paths in both
 _SEED = 1
 
 
 def show_bench(
     *, only: Sequence[str], workloads: Sequence[str], paths: Path | None, quick: bool, output: Path | None,
-    as_json: bool,
+    as_json: bool, contenders: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Runs what is asked for and shows it; returns the exit code.
 
-    `only` are names of paths (none: all), `workloads` names (none: 100KB), `paths` a file like paths.yaml. With
-    `output`, every cell is kept there as it is measured and not measured again, and the folder gets results.json, a
-    figure a workload and index.html. Raises UsageError, LabError.
+    `only` are names of paths (none: all), `workloads` names (none: 100KB), `contenders` names (none: the workload's
+    own; the default and tcptuned always take part), `paths` a file like paths.yaml. With `output`, every cell is kept
+    there as it is measured and not measured again, and the folder gets results.json, a figure a workload and
+    index.html. Raises UsageError, LabError.
     """
     every = load_paths(paths)
     if unknown := [path for path in only if path not in every]:
         raise UsageError(f"--only {unknown[0]}: no such path; there are {', '.join(every)}")
     if strange := [name for name in workloads if name not in WORKLOADS]:
         raise UsageError(f"--workload {strange[0]}: no such workload; there are {', '.join(WORKLOADS)}")
+    if strange := [name for name in contenders if name not in _NAMES]:
+        raise UsageError(f"--contenders {strange[0]}: no such contender; there are {', '.join(_NAMES)}")
     names = list(only) or list(_QUICK_PATHS if quick and paths is None else every)
     require_system()
     # A bench that is told to end cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results = []
+    results, said = [], {}
     with progress_view(silent=as_json) as progress:
         for name in workloads or ("100KB",):
-            chosen = {path: every[path] for path in names}
-            results.append(_workload(WORKLOADS[name], chosen, quick, output, progress))
-    text = json.dumps({"quick": quick, "workloads": [asdict(each) for each in results]}, allow_nan=False)
+            workload = _with(WORKLOADS[name], contenders)
+            chosen = {path: every[path] for path in names if _differs(every[path], workload)}
+            if not chosen:
+                raise UsageError(f"{name}: none of these paths has anything to change; name others with --only")
+            cells, seconds, setting = _measure(workload, chosen, quick, output, progress)
+            said[name] = [measured(each) for each in cells]
+            notes = [_BPFTUNE] if len(chosen) == len(names) else [_BPFTUNE, _unchanged(names, chosen)]
+            results.append(found(name, setting, said[name], seconds, notes))
+    summary = _summary(said)
+    facts = {"quick": quick, "summary": asdict(summary), "workloads": [asdict(each) for each in results]}
+    text = json.dumps(facts, allow_nan=False)
     if as_json:
         print(text)
     else:
-        for each in results:
+        for each in (*results, summary):
             show_found(each)
     if output is not None:
-        _write(output, text, results)
+        _write(output, text, [summary, *results])
         if not as_json:
             print(f"\n{output / 'index.html'} has tables and figures")
     return 0
 
 
-def _workload(
+def _with(workload: Workload, contenders: Sequence[str]) -> Workload:
+    """The workload with these contenders, and those without whom there is nothing to compare."""
+    if not contenders:
+        return workload
+    always = (DEFAULT.name, TCPTUNED.name)
+    return replace(workload, contenders=tuple(each for each in ALL if each.name in (*always, *contenders)))
+
+
+def _differs(path: PathSpec, workload: Workload) -> bool:
+    """Whether the path is another after the workload's change, if it has one."""
+    return workload.change is None or changed(path.down, workload.change) != path.down
+
+
+def _unchanged(names: Sequence[str], chosen: Collection[str]) -> str:
+    left = ", ".join(name for name in names if name not in chosen)
+    return f"Left out, because the change would change nothing there: {left}."
+
+
+def _summary(said: Mapping[str, Sequence[Measured]]) -> Found:
+    """What is promised, over everything that was measured."""
+    return Found(
+        name="summary", title="tcptuned's promises", setting="Over the paths and workloads below.",
+        tables=[bars(said)], figures=[],
+        notes=["Ratios with 95 % intervals; open: the interval is on both sides of the bar."], seconds=0.0,
+    )  # fmt: skip
+
+
+def _measure(
     workload: Workload, paths: dict[str, PathSpec], quick: bool, output: Path | None, progress: Progress
-) -> Found:
+) -> tuple[list[dict[str, Any]], float, str]:
+    """The cells of all paths, how long that took, and how."""
     if quick:
         workload = replace(workload, rounds=min(workload.rounds, 6), compared=min(workload.compared, 6))
     began = time.monotonic()
@@ -86,7 +135,7 @@ def _workload(
     folder = output / "cells" if output is not None else None
     if folder is not None:
         _make(folder)
-    cells = {path: cell for path in paths if (cell := _kept(folder, workload.name, path, quick)) is not None}
+    cells = {path: cell for path in paths if (cell := _kept(folder, workload, path, quick)) is not None}
     missing = [path for path in paths if path not in cells]
     for some in (missing[start::_PARTS] for start in range(min(_PARTS, len(missing)))):
         share = {path: paths[path] for path in some}
@@ -101,18 +150,18 @@ def _workload(
             cells[each.path] = json.loads(text)
             if folder is not None:
                 _file(folder, workload.name, each.path).write_text(text, encoding="utf-8")
-    said: list[Measured] = [measured(cells[path]) for path in paths]
     late = max(cells[path]["late"] for path in paths)
     setting = f"{len(paths)} paths, side by side; the emulator was at most {1000 * late:.1f} ms late"
-    return found(workload.name, setting, said, time.monotonic() - began)
+    return [cells[path] for path in paths], time.monotonic() - began, setting
 
 
-def _kept(folder: Path | None, workload: str, path: str, quick: bool) -> dict[str, Any] | None:
+def _kept(folder: Path | None, workload: Workload, path: str, quick: bool) -> dict[str, Any] | None:
     """A cell measured before, of the same kind."""
-    if folder is None or not _file(folder, workload, path).exists():
+    if folder is None or not _file(folder, workload.name, path).exists():
         return None
-    values: dict[str, Any] = json.loads(_file(folder, workload, path).read_text(encoding="utf-8"))
-    return values if values.get("quick") == quick else None
+    values: dict[str, Any] = json.loads(_file(folder, workload.name, path).read_text(encoding="utf-8"))
+    same = values.get("quick") == quick and set(values["runs"]) == {each.name for each in workload.contenders}
+    return values if same else None
 
 
 def _file(folder: Path, workload: str, path: str) -> Path:

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from agent.lab.bench_contenders import DEFAULT, NULL, SIBLING, STATIC, TCPTUNED
-from agent.lab.ratios import Ratio, mean_ratio
+from agent.lab.ratios import Ratio, mean_ratio, median_ratio
 
-__all__ = ["Measured", "geometric_mean", "measured"]
+__all__ = ["Measured", "measured"]
 
 # An arm whose loss is more than this above the default's is not decent, however fast.
 DECENT = 0.01
 NEAR = 1.10  # of the best arm's time: learnt
 _WINDOW = 25  # connections whose mean says where a contender is
 
+_SURE = 1.96  # standard errors
+_LOSSES = (("first_window_losses", "first_window_segments"), ("retransmitted_segments", "sent_segments"))
+
 Cell = Mapping[str, Any]
+_BySize = Mapping[int, list[float]]
 
 
 @dataclass(frozen=True)
 class Measured:
     """One path with one workload. Ratios are of time to the default's (of goodput for transfers without end).
 
-    `oracle` is the best static arm that is decent, chosen by the connections of learning and measured by the others, as
-    every contender is; None where the workload has no static arms. `learnt` is after how many connections tcptuned was
-    within 10 % of it, None if it never was; `sibling` the same for a network beside one that is known.
+    `cold` is tcptuned while it learnt, against the default of that time. `oracle` is the best static arm that is
+    decent, chosen by the connections of learning and measured by the others, as every contender is; None where the
+    workload has no static arms; `against` and `against_median` are tcptuned's ratios to it. `learnt` is after how many
+    connections (of those after the change, if `changed`) tcptuned was within 10 % of it and stayed there, None if it
+    never was; `sibling` the same for a network beside one that is known.
     """
 
     path: str
     workload: str
+    changed: bool
     default: float
     ratios: dict[str, Ratio]
+    medians: dict[str, Ratio]
+    cold: Ratio | None
+    against: Ratio | None
+    against_median: Ratio | None
     first_window_loss: dict[str, float]
     retransmission: dict[str, float]
     oracle: str | None
@@ -41,27 +53,34 @@ class Measured:
     sibling: int | None
     chosen: str
     covered: bool | None  # whether the agent's interval has what the clients saw
-    ranked: bool | None  # whether the agent's measure ranks the static arms as the clients do
+    ranked: float | None  # share of the pairs of static arms that clearly differ which its measure ranks as clients do
     failures: int
 
 
 def measured(cell: Cell) -> Measured:
     """What a cell (`bench_run.Cell` as JSON) says."""
     runs = cell["runs"]
-    loss = {name: _share(run, "first_window_losses", "first_window_segments") for name, run in runs.items()}
-    again = {name: _share(run, "retransmitted_segments", "sent_segments") for name, run in runs.items()}
+    loss, again = ({name: _share(run, *each) for name, run in runs.items()} for each in _LOSSES)
     values = {name: _by_size(run["compared"]) for name, run in runs.items() if run["compared"]}
-    ratios = {name: mean_ratio(_kinds(each, values[DEFAULT.name]), list(values[DEFAULT.name].values()))
-              for name, each in values.items()}  # fmt: skip
-    oracle = _oracle(cell, loss, again)
-    best = float(np.mean([value for _, value in runs[oracle]["compared"]])) if oracle else 0.0
+    ratios, medians = (
+        {name: _between(each, values[DEFAULT.name], ratio) for name, each in values.items()}
+        for ratio in (mean_ratio, median_ratio)
+    )
+    oracle = _oracle(cell)
+    ours, best = values[TCPTUNED.name], values[oracle] if oracle else {}
+    cold, cold_default = (_by_size(runs[each.name]["learned"]) for each in (TCPTUNED, DEFAULT))
     changed = bool(cell["changes"])
     way = "compared" if changed else "learned"
     return Measured(
         path=cell["path"],
         workload=cell["workload"],
+        changed=changed,
         default=float(np.mean([value for _, value in runs[DEFAULT.name]["compared"]])),
         ratios=ratios,
+        medians=medians,
+        cold=_between(cold, cold_default, mean_ratio) if cold and cold_default else None,
+        against=_between(ours, best, mean_ratio) if oracle else None,
+        against_median=_between(ours, best, median_ratio) if oracle else None,
         first_window_loss=loss,
         retransmission=again,
         oracle=oracle,
@@ -74,11 +93,6 @@ def measured(cell: Cell) -> Measured:
     )
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    """nan of nothing."""
-    return float(np.exp(np.mean(np.log(values)))) if values else float("nan")
-
-
 def _by_size(samples: Sequence[Sequence[float]]) -> dict[int, list[float]]:
     found: dict[int, list[float]] = {}
     for size, value in samples:
@@ -86,70 +100,89 @@ def _by_size(samples: Sequence[Sequence[float]]) -> dict[int, list[float]]:
     return found
 
 
-def _kinds(values: Mapping[int, list[float]], like: Mapping[int, list[float]]) -> list[list[float]]:
-    return [values.get(size, []) for size in like]
+def _between(ours: _BySize, theirs: _BySize, ratio: Callable[..., Ratio]) -> Ratio:
+    return ratio([ours.get(size, []) for size in theirs], list(theirs.values()))
 
 
-def _share(run: Mapping[str, Any], part: str, whole: str) -> float:
-    """Of the connections compared: learning is judged apart."""
-    counts = run["counts"]
-    return float(counts.get(part, 0.0) / max(counts.get(whole, 0.0), 1.0))
+def _share(run: Mapping[str, Any], part: str, whole: str, *, learning: bool = False) -> float:
+    """Of the connections compared: learning is judged apart. With `learning` of all."""
+    parts = [run["counts"], run["counts_learned"]] if learning else [run["counts"]]
+    return float(sum(each.get(part, 0.0) for each in parts) / max(sum(each.get(whole, 0.0) for each in parts), 1.0))
 
 
 def _static(runs: Mapping[str, Any]) -> list[str]:
     return [each.name for each in (DEFAULT, *STATIC) if each.name in runs]
 
 
-def _oracle(cell: Cell, loss: Mapping[str, float], again: Mapping[str, float]) -> str | None:
+def _oracle(cell: Cell) -> str | None:
+    """What fixed arms lose is the same in both parts, so both say who is decent, unless the path changed between."""
     runs = cell["runs"]
     names = _static(runs)
     if len(names) <= len(STATIC):
         return None
+    shares = {
+        name: [_share(runs[name], *each, learning=not cell["changes"]) for each in _LOSSES] for name in names
+    }  # fmt: skip
     decent = [
-        name for name in names
-        if loss[name] <= loss[DEFAULT.name] + DECENT and again[name] <= again[DEFAULT.name] + DECENT
+        name for name, found in shares.items()
+        if all(share <= default + DECENT for share, default in zip(found, shares[DEFAULT.name], strict=True))
     ]  # fmt: skip
     # After a change what was learnt before says nothing: half of what came after it chooses.
     half = {name: runs[name]["compared"][::2] if cell["changes"] else runs[name]["learned"] for name in decent}
     return min(decent, key=lambda name: float(np.mean([value for _, value in half[name]])))
 
 
-def _learnt(samples: Sequence[Sequence[float]], best: float) -> int | None:
-    """After how many connections the mean of the next ones is near the best, for good or bad luck."""
-    times = np.array([value for _, value in samples])
-    window = min(_WINDOW, len(times))
+def _learnt(samples: Sequence[Sequence[float]], best: _BySize) -> int | None:
+    """After how many connections the geometric mean of the next ones is near the best, and that of all others too.
+
+    Not the mean: a single timeout would hide twenty connections.
+    """
+    typical = {size: np.mean(np.log(values)) for size, values in best.items()}
+    logs = np.array([math.log(value) - typical[int(size)] for size, value in samples if int(size) in typical])
+    window = min(_WINDOW, len(logs))
     if not window:
         return None
-    means = np.convolve(times, np.ones(window) / window, mode="valid")
-    near = np.flatnonzero(means <= NEAR * best)
+    next_ones = np.convolve(logs, np.ones(window) / window, mode="valid")
+    others = np.cumsum(logs[::-1])[::-1] / np.arange(len(logs), 0, -1)
+    near = np.flatnonzero(np.maximum(next_ones, others[: len(next_ones)]) <= math.log(NEAR))
     return int(near[0]) if len(near) else None
 
 
 def _covered(cell: Cell) -> bool | None:
     """The agent compares its treated connections with its own holdout, without the handshake; so do we with the
-    default's."""
+    default's. Ours is a measurement too: what it may be off is added to the interval."""
     uplift = (cell["uplift"] or {}).get("all")
     if not uplift:
         return None
-    logs = [
-        np.mean([np.log(max(value - cell["round_trip"], 1e-4)) for _, value in run["learned"] + run["compared"]])
+    ours, theirs = (
+        np.log([max(value - cell["round_trip"], 1e-4) for _, value in run["learned"] + run["compared"]])
         for run in (cell["runs"][TCPTUNED.name], cell["runs"][DEFAULT.name])
-    ]
-    truth = 1.0 - float(np.exp(logs[0] - logs[1]))
-    return bool(uplift["lower"] <= truth <= uplift["upper"])
+    )
+    truth, doubt = float(ours.mean() - theirs.mean()), _SURE**2 * (_variance(ours) + _variance(theirs))
+    shown, low, high = (math.log(max(1.0 - uplift[name], 1e-6)) for name in ("ratio", "upper", "lower"))
+    room = low - shown if truth < shown else high - shown
+    return (truth - shown) ** 2 <= room**2 + doubt
 
 
-def _ranked(cell: Cell) -> bool:
-    """Pairs of static arms that differ by more than 5 % for the clients have the same order for the agent."""
-    seen, told = [], []
+def _variance(logs: np.ndarray[Any, Any]) -> float:
+    """Of the mean."""
+    return float(logs.var(ddof=1)) / len(logs) if len(logs) > 1 else math.inf
+
+
+def _ranked(cell: Cell) -> float:
+    """Pairs of static arms that differ for the clients, by more than 5 % and beyond doubt: those that the agent's
+    measure puts in the same order."""
+    seen, doubts, told = [], [], []
     for name in _static(cell["runs"]):
         run = cell["runs"][name]
         counts, before = run["counts"], run["counts_learned"]
         transfers = counts["transfers"] + before.get("transfers", 0.0)
         if name == NULL.name or not transfers:
             continue
-        seen.append(np.mean([np.log2(value) for _, value in run["learned"] + run["compared"]]))
+        logs = np.log2([value for _, value in run["learned"] + run["compared"]])
+        seen.append(logs.mean())
+        doubts.append(_variance(logs))
         told.append((counts["log_time"] + before.get("log_time", 0.0)) / transfers)
     clients, agent = np.subtract.outer(seen, seen), np.subtract.outer(told, told)
-    clear = np.abs(clients) > np.log2(1.05)
-    return bool((np.sign(clients[clear]) == np.sign(agent[clear])).all())
+    clear = np.abs(clients) > np.maximum(np.log2(1.05), _SURE * np.sqrt(np.add.outer(doubts, doubts)))
+    return float(np.mean(np.sign(clients[clear]) == np.sign(agent[clear]))) if clear.any() else 1.0

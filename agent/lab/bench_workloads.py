@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from agent.lab.bench_contenders import ALL, BULK, FEW, Contender
-from agent.lab.spec import LinkSpec, PathSpec
+from agent.lab.service import read_trace
+from agent.lab.spec import FULL_PACKET, LinkSpec, PathSpec
 
 __all__ = ["WORKLOADS", "Change", "Plan", "Workload", "changed", "estimated_seconds", "plan_for"]
 
@@ -59,9 +61,12 @@ WORKLOADS = {
 
 
 def changed(link: LinkSpec, change: Change) -> LinkSpec:
-    """A fifth of the rate, or a tenth of the queue."""
+    """A fifth of the rate (constant, where it followed a trace), or a tenth of the queue.
+
+    A policer of one packet stays as it is.
+    """
     if change == "rate":
-        return replace(link, rate_mbps=_rate(link) / 5)
+        return replace(link, rate_mbps=_rate(link) / 5, trace=None)
     return replace(link, queue_packets=max(1, (link.queue_packets or 1000) // 10))
 
 
@@ -102,5 +107,8 @@ def estimated_seconds(path: PathSpec, size: int) -> float:
 
 
 def _rate(link: LinkSpec) -> float:
-    """Mb/s, also where a trace or nothing says it."""
+    """Mb/s, also where a trace says it, or nothing."""
+    if link.trace:
+        times = read_trace(Path(link.trace))
+        return len(times) * FULL_PACKET * 8e-6 / max(times[-1], 1e-3)
     return link.rate_mbps or 10.0

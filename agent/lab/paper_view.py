@@ -14,7 +14,7 @@ from agent.lab.paper_result import Found, Progress, shown
 
 __all__ = ["progress_view", "show_found"]
 
-_PLAIN_WIDTH = 160  # columns of output that goes into a file or a pipe
+_PLAIN_WIDTH = 250  # columns of output that goes into a file or a pipe: room for a dozen ratios with intervals
 
 
 class _Silent:

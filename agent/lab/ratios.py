@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Ratio", "mean_ratio", "paired_ratio", "quantile_ratio"]
+__all__ = ["Ratio", "geometric_mean", "mean_ratio", "median_ratio", "paired_ratio", "quantile_ratio"]
 
 _RESAMPLES = 2000
 _INTERVAL = (2.5, 97.5)  # percent
@@ -45,16 +47,38 @@ def quantile_ratio(measured: Sequence[float], baseline: Sequence[float], quantil
 
 def mean_ratio(measured: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> Ratio:
     """The ratio of means, averaged over kinds (element i of both is of kind i, such as a size) that both have."""
+    return _ratio_by_kind(measured, baseline, np.mean)
+
+
+def median_ratio(measured: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> Ratio:
+    """The same of medians."""
+    return _ratio_by_kind(measured, baseline, np.median)
+
+
+def geometric_mean(ratios: Sequence[Ratio]) -> Ratio:
+    """Of independent ratios; their errors are taken as normal in the logarithm. nan of nothing."""
+    if not ratios:
+        return Ratio(math.nan, math.nan, math.nan)
+    value = statistics.fmean(math.log(each.value) for each in ratios)
+    bounds = [
+        math.sqrt(sum(math.log(end / each.value) ** 2 for each, end in ends)) / len(ratios)
+        for ends in ([(each, each.low) for each in ratios], [(each, each.high) for each in ratios])
+    ]
+    return Ratio(math.exp(value), math.exp(value - bounds[0]), math.exp(value + bounds[1]))
+
+
+def _ratio_by_kind(
+    measured: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], statistic: Callable[..., Any]
+) -> Ratio:
     rng = _rng()
     pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(measured, baseline, strict=True) if a and b]
 
-    def means(sample: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        found: np.ndarray[Any, Any] = rng.choice(sample, (_RESAMPLES, len(sample))).mean(axis=1)
+    def drawn(sample: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = statistic(rng.choice(sample, (_RESAMPLES, len(sample))), axis=1)
         return found
 
-    value = np.log(np.mean([a.mean() / b.mean() for a, b in pairs]))
-    drawn = np.log(np.mean([means(a) / means(b) for a, b in pairs], axis=0))
-    return _ratio(float(value), drawn)
+    value = np.log(np.mean([statistic(a) / statistic(b) for a, b in pairs]))
+    return _ratio(float(value), np.log(np.mean([drawn(a) / drawn(b) for a, b in pairs], axis=0)))
 
 
 def _ratio(log: float, drawn: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Ratio:
