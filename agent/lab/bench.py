@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from agent.errors import UsageError
 from agent.lab.bench_bars import bars
+from agent.lab.bench_competing import COMPETING, compete, competing_found, contested
 from agent.lab.bench_contenders import ALL, DEFAULT, TCPTUNED
 from agent.lab.bench_result import Measured, measured
 from agent.lab.bench_run import connections, run_cells
@@ -25,6 +26,7 @@ from agent.lab.paper_plots import draw
 from agent.lab.paper_result import Found, Progress
 from agent.lab.paper_view import progress_view, show_found
 from agent.lab.paths import load_paths
+from agent.lab.ratios import Ratio
 from agent.lab.spec import PathSpec
 from agent.preflight import require_system
 
@@ -63,17 +65,23 @@ def show_bench(
     every = load_paths(paths)
     if unknown := [path for path in only if path not in every]:
         raise UsageError(f"--only {unknown[0]}: no such path; there are {', '.join(every)}")
-    if strange := [name for name in workloads if name not in WORKLOADS]:
-        raise UsageError(f"--workload {strange[0]}: no such workload; there are {', '.join(WORKLOADS)}")
+    if strange := [name for name in workloads if name not in (*WORKLOADS, COMPETING)]:
+        raise UsageError(f"--workloads {strange[0]}: no such workload; there are {', '.join((*WORKLOADS, COMPETING))}")
     if strange := [name for name in contenders if name not in _NAMES]:
         raise UsageError(f"--contenders {strange[0]}: no such contender; there are {', '.join(_NAMES)}")
     names = list(only) or list(_QUICK_PATHS if quick and paths is None else every)
     require_system()
     # A bench that is told to end cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results, said = [], {}
+    results: list[Found] = []
+    said: dict[str, Sequence[Measured]] = {}
+    beside: Ratio | None = None
     with progress_view(silent=as_json) as progress:
         for name in workloads or ("100KB",):
+            if name == COMPETING:
+                table, beside = _competing({path: every[path] for path in names}, quick, output, progress)
+                results.append(table)
+                continue
             workload = _with(WORKLOADS[name], contenders)
             chosen = {path: every[path] for path in names if _differs(every[path], workload)}
             if not chosen:
@@ -82,7 +90,7 @@ def show_bench(
             said[name] = [measured(each) for each in cells]
             notes = [_BPFTUNE] if len(chosen) == len(names) else [_BPFTUNE, _unchanged(names, chosen)]
             results.append(found(name, setting, said[name], seconds, notes))
-    summary = _summary(said)
+    summary = _summary(said, beside)
     facts = {"quick": quick, "summary": asdict(summary), "workloads": [asdict(each) for each in results]}
     text = json.dumps(facts, allow_nan=False)
     if as_json:
@@ -115,11 +123,11 @@ def _unchanged(names: Sequence[str], chosen: Collection[str]) -> str:
     return f"Left out, because the change would change nothing there: {left}."
 
 
-def _summary(said: Mapping[str, Sequence[Measured]]) -> Found:
+def _summary(said: Mapping[str, Sequence[Measured]], beside: Ratio | None) -> Found:
     """What is promised, over everything that was measured."""
     return Found(
         name="summary", title="tcptuned's promises", setting="Over the paths and workloads below.",
-        tables=[bars(said)], figures=[],
+        tables=[bars(said, beside)], figures=[],
         notes=["Ratios with 95 % intervals; open: the interval is on both sides of the bar."], seconds=0.0,
     )  # fmt: skip
 
@@ -132,9 +140,7 @@ def _measure(
         workload = replace(workload, rounds=min(workload.rounds, 6), compared=min(workload.compared, 6))
     began = time.monotonic()
     budget = _QUICK_BUDGET if quick else _BUDGET
-    folder = output / "cells" if output is not None else None
-    if folder is not None:
-        _make(folder)
+    folder = _folder(output)
     cells = {path: cell for path in paths if (cell := _kept(folder, workload, path, quick)) is not None}
     missing = [path for path in paths if path not in cells]
     for some in (missing[start::_PARTS] for start in range(min(_PARTS, len(missing)))):
@@ -145,23 +151,66 @@ def _measure(
             progress=progress.step,
         )  # fmt: skip
         for each in fresh:
-            # As JSON gives it back, so that kept cells and fresh ones are alike.
-            text = json.dumps({**each.to_json(), "quick": quick})
-            cells[each.path] = json.loads(text)
-            if folder is not None:
-                _file(folder, workload.name, each.path).write_text(text, encoding="utf-8")
+            cells[each.path] = _keep(folder, {**each.to_json(), "quick": quick})
     late = max(cells[path]["late"] for path in paths)
     setting = f"{len(paths)} paths, side by side; the emulator was at most {1000 * late:.1f} ms late"
     return [cells[path] for path in paths], time.monotonic() - began, setting
 
 
+def _competing(
+    paths: dict[str, PathSpec], quick: bool, output: Path | None, progress: Progress
+) -> tuple[Found, Ratio]:
+    """The table of `competing`, and what the flow that lost most kept."""
+    began = time.monotonic()
+    chosen = contested(paths)
+    if not chosen:
+        raise UsageError(f"{COMPETING}: these paths are too fast to be filled to the brim; name others with --only")
+    folder = _folder(output)
+    cells = {
+        path: cell for path in chosen
+        if (cell := _read(folder, COMPETING, path)) is not None and cell.get("quick") == quick
+    }  # fmt: skip
+    missing = {path: spec for path, spec in chosen.items() if path not in cells}
+    for cell in compete(missing, quick=quick, seed=_SEED, progress=progress) if missing else ():
+        cells[cell["path"]] = _keep(folder, {**cell, "quick": quick})
+    return competing_found([cells[path] for path in chosen], chosen, time.monotonic() - began)
+
+
 def _kept(folder: Path | None, workload: Workload, path: str, quick: bool) -> dict[str, Any] | None:
     """A cell measured before, of the same kind."""
-    if folder is None or not _file(folder, workload.name, path).exists():
+    values = _read(folder, workload.name, path)
+    if values is None:
         return None
-    values: dict[str, Any] = json.loads(_file(folder, workload.name, path).read_text(encoding="utf-8"))
     same = values.get("quick") == quick and set(values["runs"]) == {each.name for each in workload.contenders}
     return values if same else None
+
+
+def _read(folder: Path | None, workload: str, path: str) -> dict[str, Any] | None:
+    """None also for what an interrupted run left half written."""
+    if folder is None or not (file := _file(folder, workload, path)).exists():
+        return None
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return values
+
+
+def _keep(folder: Path | None, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The cell as JSON gives it back, so that kept cells and fresh ones are alike."""
+    text = json.dumps(cell)
+    if folder is not None:
+        _file(folder, cell["workload"], cell["path"]).write_text(text, encoding="utf-8")
+    values: dict[str, Any] = json.loads(text)
+    return values
+
+
+def _folder(output: Path | None) -> Path | None:
+    """Where cells are kept, if anywhere."""
+    if output is None:
+        return None
+    _make(output / "cells")
+    return output / "cells"
 
 
 def _file(folder: Path, workload: str, path: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.lab.bench_competing import BAR, COMPETING
 from agent.lab.bench_contenders import NULL, TCPTUNED
 from agent.lab.bench_result import Measured
 from agent.lab.paper_result import Cell, Column, Table
@@ -26,8 +27,8 @@ class _Line:
     verdict: str
 
 
-def bars(workloads: Mapping[str, Sequence[Measured]]) -> Table:
-    """A table of all promises that the workloads measured say something about.
+def bars(workloads: Mapping[str, Sequence[Measured]], competing: Ratio | None = None) -> Table:
+    """A table of all promises that the workloads measured say something about; `competing` is the worst path's ratio.
 
     "yes" and "no": the whole 95 % interval is on that side of the bar; otherwise what the value says, and "open".
     """
@@ -35,12 +36,18 @@ def bars(workloads: Mapping[str, Sequence[Measured]]) -> Table:
     for name, cells in workloads.items():
         for more in (_bulk,) if name == "bulk" else (_times, _learnt, _honest):
             lines += [_Line(f"{name}: {each.text}", each.found, each.bar, each.verdict) for each in more(cells)]
+    if competing:
+        lines.append(_least(f"{COMPETING}: goodput of another's flow by that beside the default", competing, BAR))
     columns = [Column("promise"), Column("found", 3), Column("bar"), Column("kept")]
     return Table("What is promised", columns, [[each.text, each.found, each.bar, each.verdict] for each in lines])
 
 
 def _most(text: str, found: Ratio, bar: float) -> _Line:
     return _Line(text, found, f"<= {bar:g}", _verdict(found.value <= bar, found.high <= bar, found.low > bar))
+
+
+def _least(text: str, found: Ratio, bar: float) -> _Line:
+    return _Line(text, found, f">= {bar:g}", _verdict(found.value >= bar, found.low >= bar, found.high < bar))
 
 
 def _verdict(holds: bool, surely: bool, surely_not: bool) -> str:
@@ -137,11 +144,8 @@ def _bulk(cells: Sequence[Measured]) -> list[_Line]:
     """Goodput: more is better."""
     shares = {cell.path: _by_better(cell) for cell in cells}
     worst = min(shares, key=lambda path: shares[path].value)
-    lines = []
-    for text, found in (("geometric mean", geometric_mean(list(shares.values()))), (f"path {worst}", shares[worst])):
-        verdict = _verdict(found.value >= 0.95, found.low >= 0.95, found.high < 0.95)
-        lines.append(_Line(f"goodput by the better of cubic and bbr, {text}", found, ">= 0.95", verdict))
-    return lines
+    both = (("geometric mean", geometric_mean(list(shares.values()))), (f"path {worst}", shares[worst]))
+    return [_least(f"goodput by the better of cubic and bbr, {text}", found, 0.95) for text, found in both]
 
 
 def _by_better(cell: Measured) -> Ratio:

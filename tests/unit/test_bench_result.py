@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.lab.bench_bars import bars
+from agent.lab.bench_competing import competing_found, contested
 from agent.lab.bench_contenders import ALL, DEFAULT, SIBLING, TCPTUNED, networks_of
 from agent.lab.bench_result import measured
 from agent.lab.bench_run import Cell, Run, connections
@@ -117,6 +118,21 @@ def test_goodput_is_held_against_the_better_algorithm() -> None:
     rows = bars({"bulk": [measured(cell(bbr_iw10=2.0, tcptuned=1.8))]}).rows
     assert [row[3] for row in rows] == ["no", "no"]
     assert rows[0][1].value == pytest.approx(0.9)  # type: ignore[union-attr]
+
+
+def test_the_other_flow_is_judged_on_its_worst_path() -> None:
+    chosen = contested(load_paths())
+    assert "18" in chosen
+    assert "4" not in chosen, "100 Mb/s twice is more than the emulator carries"
+    cells = [
+        {"path": path, "late": 0.001, "mbps": {"default": [8.0] * 6, "tcptuned": [mbps] * 6}}
+        for path, mbps in (("17", 8.0), ("18", 6.0))
+    ]
+    shown, worst = competing_found(cells, chosen, 1.0)
+    assert worst.value == pytest.approx(0.75)
+    assert [row[0] for row in shown.tables[0].rows] == ["17", "18", "geometric mean"]
+    [line] = bars({}, worst).rows
+    assert line[3] == "no"
 
 
 def test_ratios_pool_like_independent_measurements() -> None:
