@@ -97,6 +97,8 @@ def _medians(cell: Measured) -> Mapping[str, Ratio]:
 
 def _learnt(cells: Sequence[Measured]) -> list[_Line]:
     cells = [cell for cell in cells if cell.oracle]
+    if not cells:
+        return []
     changed = any(cell.changed for cell in cells)
     lines = [
         _count("connections after the change until within 10 %", cells, lambda cell: cell.learnt, 300)
@@ -105,7 +107,7 @@ def _learnt(cells: Sequence[Measured]) -> list[_Line]:
     ]
     if not changed:
         lines.append(_count("the same where a sibling is known", cells, lambda cell: cell.sibling, 40))
-    return lines if cells else []
+    return lines
 
 
 def _count(text: str, cells: Sequence[Measured], number: Callable[[Measured], int | None], bar: int) -> _Line:

@@ -114,6 +114,14 @@ def test_promises_are_judged_by_their_intervals() -> None:
     assert rows["100KB: retransmission above the default's, worst path"][3] == "yes"
 
 
+def test_without_static_arms_nothing_is_said_of_the_best() -> None:
+    values = cell(tcptuned=0.9)
+    values["runs"] = {name: run for name, run in values["runs"].items() if not name.startswith(("cubic", "bbr"))}
+    promises = [str(row[0]) for row in bars({"30KB": [measured(values)]}).rows]
+    assert "30KB: worst path by the default, median: path 7 (by chance: 1.00)" in promises
+    assert not any("best static arm" in each or "10 %" in each for each in promises)
+
+
 def test_goodput_is_held_against_the_better_algorithm() -> None:
     rows = bars({"bulk": [measured(cell(bbr_iw10=2.0, tcptuned=1.8))]}).rows
     assert [row[3] for row in rows] == ["no", "no"]
