@@ -31,9 +31,16 @@ def test_verify_has_nothing_to_say(tmp_path: Path) -> None:
     assert text.count(f"ExecStart={program} ") == 1
     # The installed program is not here; verify wants one that can be run.
     copy = tmp_path / UNIT.name
-    copy.write_text(text.replace(f"ExecStart={program} ", f"ExecStart={Path(sys.executable).with_name('tcptuned')} "))
+    copy.write_text(text.replace(f"={program} ", f"={Path(sys.executable).with_name('tcptuned')} "))
     done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_reload_checks_the_file_that_is_run_before_it_signals() -> None:
+    reloads = re.findall(r"^ExecReload=(.*)$", UNIT.read_text(), re.MULTILINE)
+    started = re.search(r"^ExecStart=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert started is not None
+    assert reloads == [started[1].replace(" run ", " check "), "/bin/kill -HUP $MAINPID"]
 
 
 def test_the_unit_and_sysusers_name_the_same_user() -> None:
