@@ -1,0 +1,28 @@
+"""The Debian package, built for real."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+@pytest.mark.long
+def test_the_package_is_whole(tmp_path: Path) -> None:
+    """Built as a user would, unpacked, and started from where it was unpacked."""
+    subprocess.run([CONFIG / "debian" / "build", tmp_path], check=True, timeout=280)
+    (package,) = tmp_path.glob("tcptuned_*.deb")
+    tree = tmp_path / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    assert (tree / "DEBIAN" / "conffiles").read_text() == "/etc/tcptuned/tcptuned.yaml\n"
+    home = tree / "usr" / "lib" / "tcptuned"
+    assert str(tmp_path).encode() not in (home / "bin" / "tcptuned").read_bytes()
+    done = subprocess.run(
+        [home / "bin" / "python3", "-I", home / "bin" / "tcptuned", "check", "--config",
+         tree / "etc" / "tcptuned" / "tcptuned.yaml"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
