@@ -76,7 +76,7 @@ PRIOR_WEIGHT = 4.0
 LEAST_CONTROL = 8.0
 LEAST_TREATED = 8.0
 LEAST_OF_ALL = 16.0  # of the holdout, over all paths
-# As the congestion control's veto: retransmissions are the price of a path that is four times as fast.
+# Where the path became four times as fast, its retransmissions are left to the congestion control's law to judge.
 MUCH_FASTER = 2.0
 PARTS = 5
 _TINY = 1e-9

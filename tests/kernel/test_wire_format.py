@@ -170,7 +170,9 @@ def experiments(draw: st.DrawFn, exid: bytes) -> bytes:
 def rates(draw: st.DrawFn) -> bytes:
     """The option of the ACK rate draft, mostly of its two lengths."""
     length = draw(st.sampled_from([0, 0, 1, 1, 1, 2, 6]))
-    return option(254, b"\x00\xac" + bytes(draw(VALUES) for _ in range(length)))
+    # Half of the requests are for no rate at all, which we refuse.
+    asked = st.one_of(st.sampled_from([0, 1]), VALUES)
+    return option(254, b"\x00\xac" + bytes(draw(asked) for _ in range(length)))
 
 
 timeouts = st.one_of(

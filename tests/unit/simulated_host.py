@@ -19,6 +19,7 @@ from agent.config import Config
 from agent.decider import Decider
 from agent.dimensions import dimensions
 from agent.evidence import EvidenceStore
+from agent.guarding import Guarding
 from agent.networks import Networks
 from agent.rules import packed, rules
 from controllers.base import Floats
@@ -174,11 +175,13 @@ class Host:
         self.store = EvidenceStore(made, groups=1, most_paths=10_000, half_life=600.0)
         self._rule = found[1]  # of all IPv4
         self.networks = Networks(found, self.store, most=10_000)
-        self.decider = Decider(made, self.store, self.networks, {})
+        self.guarding = Guarding(self.store)
+        self.decider = Decider(made, self.store, self.networks, self.guarding, {})
         self.truth = [path for path in paths for _ in range(copies)]
         self._random = np.random.default_rng(seed)
         self._third = 0
         self._now = 0.0
+        self.quarantines = 0
         self.decider.step(0.0)
         self.forget_counts()
 
@@ -198,6 +201,12 @@ class Host:
     def _key(self, path: int) -> bytes:
         address = ip_network(f"{10 + path // 250}.{path % 250}.{self._third}.0/24").network_address
         return packed(address)
+
+    def _holdout(self) -> Floats:
+        """The share of every path's connections that are left alone."""
+        rows, unknown = self.guarding.extra_holdout(HOLDOUT)
+        found = [self.store.find(self._key(path), 120, 0) for path in range(len(self.truth))]
+        return HOLDOUT + np.array([unknown if row is None else rows[row] for row in found])
 
     def policy(self) -> tuple[Floats, Floats]:
         """The shares of windows (paths, 7) and algorithms (paths, 2) among treated connections, as they are now."""
@@ -228,6 +237,7 @@ class Host:
             self._connect(connections)
             self.decider.hurry(self._now)
             if self._now % 5 == 0:
+                self.quarantines += sum(event.until is not None for event in self.guarding.step(self._now))
                 self.decider.step(self._now)
 
     def _connect(self, connections: int) -> None:
@@ -235,7 +245,7 @@ class Host:
         shares = self.policy()
         count = paths * connections
         path = np.repeat(np.arange(paths), connections)
-        treated = random.random(count) >= HOLDOUT
+        treated = random.random(count) >= self._holdout()[path]
         drawn = []
         for share in shares:
             ends = np.cumsum(share / share.sum(axis=1, keepdims=True), axis=1)[path]
@@ -273,4 +283,6 @@ class Host:
         sent["count"], sent["log_time"], sent["log_bytes"] = 1, log_time, log_size
         sent["log_time_squared"], sent["log_bytes_squared"] = log_time**2, log_size**2
         sent["log_time_bytes"] = log_time * log_size
-        self.store.absorb(keys, rows, generation=0, now=self._now)
+        samples = self.store.absorb(keys, rows, generation=0, now=self._now)
+        assert samples is not None
+        self.guarding.absorb(samples)

@@ -95,3 +95,7 @@ def test_a_path_that_became_five_times_as_slow_keeps_its_windows() -> None:
     host.run(40)
     assert host.store.changes >= 38
     assert float(np.mean(host.expected())) <= NEAR
+
+
+def test_the_guard_has_nothing_to_stop(learnt: Host) -> None:
+    assert learnt.quarantines == 0
