@@ -14,7 +14,7 @@ from agent.libbpf import Array
 from controllers import LAWS, Arm, Controller
 from controllers.initial_window import ladder
 
-__all__ = ["ACK", "CONGESTION", "DIMENSIONS", "INITIAL_WINDOW", "Dimension", "arm_table", "dimensions"]
+__all__ = ["ACK", "CONGESTION", "DIMENSIONS", "INITIAL_WINDOW", "Dimension", "against", "arm_table", "dimensions"]
 
 # In the kernel's order (bpf/consts.h, DIMENSION_*).
 DIMENSIONS = INITIAL_WINDOW, CONGESTION, ACK = ("initial_window", "congestion", "ack")
@@ -57,6 +57,11 @@ def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: 
         Dimension(name, (DEFAULT, *(chosen if enabled else ())), laws[name], LAWS[name, laws[name]])
         for name, (enabled, chosen) in by_name.items()
     )
+
+
+def against(dimension: Dimension, host_congestion: str) -> str:
+    """The name of what a dimension's arms are compared with: hosts differ in their own congestion control."""
+    return host_congestion if dimension.name == CONGESTION else dimension.arms[0].name
 
 
 def _ack_arms(config: Config) -> list[Arm]:

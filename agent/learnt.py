@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.dimensions import CONGESTION, Dimension
+from agent.dimensions import Dimension, against
 from agent.evidence import EvidenceStore
 from agent.libbpf import Array
 from agent.rules import Rule, governing, masked
@@ -145,6 +145,6 @@ def _slot_names(dimensions: Sequence[Dimension], host_congestion: str) -> tuple[
     one; what is compared with the host's defaults is worth nothing under others."""
     names = []
     for dimension in dimensions:
-        default = host_congestion if dimension.name == CONGESTION else dimension.arms[0].name
+        default = against(dimension, host_congestion)
         names += [f"{dimension.name}/{arm}" for arm in (default, *(arm.name for arm in dimension.arms[1:]))]
     return (*names, f"holdout/{host_congestion}", f"treated/{host_congestion}")

@@ -14,6 +14,7 @@ from agent.evidence import EvidenceStore
 from agent.libbpf import Array
 from agent.rules import MAPPED_BITS, Rule, governing, masked, network_name
 from controllers.base import Prior
+from controllers.fleet import Experience, experience
 from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, pooled
 
 __all__ = ["IPV4_BITS", "IPV6_BITS", "Networks"]
@@ -153,6 +154,10 @@ class Networks:
         # The first are no siblings: they have only the group in common.
         networks = networks[networks >= self.groups]
         self._pooled[number].put(networks, pooled(sums[networks], NETWORK))
+
+    def experience(self, number: int) -> Experience:
+        """What all paths of every group found out in a dimension, for other hosts: nothing that others told."""
+        return experience(self._of_groups[number])
 
     def prior(self, number: int, networks: Array, own: Array) -> Prior:
         """What paths inherit in a dimension.

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from agent import features
+from agent.dimensions import against
 from agent.guarding import Watch
 from agent.journal import Entry
 from agent.libbpf import Array
 from agent.totals import ROW_FIELDS
 from agent.tuner import Tuner
+from controllers.fleet import Experience
 from controllers.uplift import Uplift
 
 __all__ = ["Health", "Snapshot", "take"]
@@ -51,6 +53,7 @@ class Snapshot:
     `chosen` goes by dimension: how many paths hold which arm to be best, (groups, arms). `rtt` goes by group: counts
     by slot, and the sum in microseconds. `values` are the arms' numbers: segments, or RTT divisors.
     `host_congestion` is what the default arm of congestion control means in the agent's own network namespace.
+    `experience` goes by dimension; `against` names what its arms are compared with.
     """
 
     health: Health
@@ -69,6 +72,8 @@ class Snapshot:
     uplifts: Mapping[str, Uplift]
     out_of_comparison: Array  # connections, by dimension
     chosen: tuple[Array, ...]
+    experience: tuple[Experience, ...]
+    against: tuple[str, ...]
     rtt: tuple[tuple[Array, int], ...]
     counters: Mapping[str, int]
     extensions: Mapping[tuple[str, str], int]  # extension, outcome
@@ -119,6 +124,8 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         compared=tuner.totals.compared.copy(),
         uplifts=dict(tuner.effect.uplifts),
         chosen=tuple(chosen),
+        experience=tuple(tuner.networks.experience(number) for number in range(len(tuner.dimensions))),
+        against=tuple(against(dimension, tuner.host_congestion) for dimension in tuner.dimensions),
         rtt=tuple(kernel.rtt(number) for number in range(groups)),
         counters=kernel.counters(),
         extensions=kernel.extension_counts(),

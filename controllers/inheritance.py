@@ -19,8 +19,10 @@ from controllers.base import ARM_DEFAULT, UNTRIED, Evidence, Floats, Integers, M
 from controllers.estimates import transfer_time
 from controllers.veto import BURST, LIMIT, loses_more
 
-__all__ = ["GROUP", "NETWORK", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled", "statistics",
-           "time_differences"]  # fmt: skip
+__all__ = [
+    "CAUTION", "GROUP", "NETWORK", "PRESUMED_SIBLINGS", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled",
+    "statistics", "time_differences",
+]  # fmt: skip
 
 
 class _Sum(IntEnum):
@@ -152,16 +154,6 @@ class Pooled:
     def of_nobody(sources: int, arms: int) -> Pooled:
         """For so many sources that know nothing."""
         return pooled(np.zeros((STATISTICS, arms, sources), np.float32).T, NETWORK)
-
-    @staticmethod
-    def of_fleet(gain: Floats, precision: Floats) -> Pooled:
-        """From gains and one over their variances, (sources, arms): what other hosts measured on other paths.
-
-        It tells which arms are worth a look. Whether they lose is for the host's own paths to find out.
-        """
-        found = Pooled.of_nobody(*gain.shape)
-        found.gain[:], found.precision[:] = gain, precision
-        return found
 
     def take(self, sources: Integers) -> Pooled:
         """One row for every element of `sources`; those are contiguous in memory."""

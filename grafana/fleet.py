@@ -126,6 +126,20 @@ DECISIONS = Row("Decisions", (
         ),
     ),
     graph(
+        "What hosts teach each other",
+        "How much better an arm does within a path than what it is compared with, as log2 (1 is twice as good): the "
+        "mean of the hosts. Agents with `fleet.prometheus_url` begin with it.",
+        "short",
+        Query(
+            quotient(
+                recorded("group_dimension_arm:tcptuned_arm_gain:weighted_sum"),
+                recorded("group_dimension_arm:tcptuned_arm_gain_precision:sum"),
+                "group", "dimension", "arm", "against",
+            ),
+            "{{group}} {{dimension}} {{arm}} against {{against}}",
+        ),
+    ),
+    graph(
         "Paths in quarantine",
         "Share of the paths that the guards keep at the kernel's defaults for a while.",
         "percentunit",

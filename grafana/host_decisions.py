@@ -40,6 +40,16 @@ DECISIONS = Row("Decisions", (
         Query(f"sum by (controller, action) ({rate('tcptuned_decisions_total')})", "{{controller}} {{action}}"),
     ),
     graph(
+        "Gain by arm",
+        "How much better an arm does within a path than what it is compared with, as log2 (1 is twice as good). What "
+        "other hosts told is not in it.",
+        "short",
+        Query(
+            f"avg by (group, dimension, arm, against) ({of('tcptuned_arm_gain')})",
+            "{{group}} {{dimension}} {{arm}} against {{against}}",
+        ),
+    ),
+    graph(
         "Guard",
         "Paths put back to the kernel's defaults a second, because their treated transfers were worse than the "
         "holdout's.",

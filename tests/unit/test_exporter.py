@@ -21,6 +21,7 @@ from agent.config import Config
 from agent.exporter import registry
 from agent.snapshot import Health, Snapshot, take
 from agent.totals import ROW_FIELDS
+from controllers.fleet import Experience
 from controllers.uplift import Uplift
 
 
@@ -41,6 +42,11 @@ def busy(quiet: Snapshot) -> Snapshot:
     slots = np.arange(1, constants()["RTT_SLOTS"] + 1, dtype=np.uint64)
     # Which algorithms there are is this host's affair; the test has its own.
     arms = (quiet.arms[0], ("default", "cubic", "bbr"), quiet.arms[2])
+    known = tuple(
+        Experience(*(np.arange(2.0 * len(names)).reshape(2, -1) + part for part in (0.125, 0.25, 0.375, 0.5)))
+        for names in arms
+    )
+    known[2].precision[1] = 0
     chosen = [np.zeros((2, len(names)), np.int64) for names in arms]
     chosen[0][0, 0], chosen[0][0, 3] = 1, 2  # default, and iw28 on two paths
     chosen[1][1, 2] = 5
@@ -50,6 +56,8 @@ def busy(quiet: Snapshot) -> Snapshot:
         connections=np.array([[3.0, 5.0, 7.0], [11.0, 13.0, 17.0]]),
         rtt=((slots, 1_500_000), (slots * 0, 0)),
         arms=arms,
+        experience=known,
+        against=("default", "reno", "default"),
         values=(quiet.values[0], (0, 0, 0), quiet.values[2]),
         compared=np.arange(12.0).reshape(2, 2, 3) + 0.25,
         uplifts={
@@ -151,6 +159,19 @@ def test_arms_and_choices(busy: Snapshot) -> None:
     assert _value(found, "initial_window_segments", group="cdn") is None
     assert _value(found, "congestion_control_selected", group="default", congestion_control="reno") == 0
     assert _value(found, "congestion_control_selected", group="cdn", congestion_control="bbr") == 5
+
+
+def test_what_a_host_tells_others(busy: Snapshot) -> None:
+    found = registry(lambda: busy)
+    for name, part in (("gain", 0.125), ("gain_precision", 0.25), ("safe_paths", 0.375), ("unsafe_paths", 0.5)):
+        labels = {"dimension": "congestion", "arm": "bbr", "against": "reno"}
+        assert _value(found, f"arm_{name}", group="default", **labels) == 2 + part
+        assert _value(found, f"arm_{name}", group="cdn", **labels) == 5 + part
+        labels = {"dimension": "ack", "arm": "delay", "against": "default"}
+        assert _value(found, f"arm_{name}", group="default", **labels) == 1 + part
+        # Nothing is known, or nothing is compared.
+        assert _value(found, f"arm_{name}", group="cdn", **labels) is None
+        assert _value(found, f"arm_{name}", group="cdn", **labels | {"arm": "default"}) is None
 
 
 def test_uplift_where_it_is_known(busy: Snapshot) -> None:

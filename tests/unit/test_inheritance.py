@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from handmade import still_tuner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers import Arm, Evidence, Field
 from controllers.base import Floats, Measure, Prior
 from controllers.congestion import CongestionThompson
-from controllers.inheritance import GROUP, NETWORK, Pooled, inherit, pooled, statistics, time_differences
+from controllers.inheritance import GROUP, NETWORK, inherit, pooled, statistics, time_differences
 from controllers.initial_window import InitialWindowTrial
 from controllers.thompson import UNKNOWN_SPREAD, believe
 
@@ -243,29 +242,3 @@ def test_time_differences_are_those_within_the_paths() -> None:
     assert (error[1:] < 0.5).all()
     one = Evidence(evidence.arms, evidence.sums[1:])
     assert time_differences(one)[1][6] == np.inf
-
-
-def test_a_fleet_tells_what_is_worth_a_look_and_not_what_is_safe() -> None:
-    gain, precision = np.array([[0.0, 0.6, 0.6]]), np.array([[0.0, 20.0, 20.0]])
-    own = statistics(measured(np.zeros((1, 3)), np.zeros((1, 3))))
-    prior = inherit(own, (Pooled.of_fleet(gain, precision),))
-    np.testing.assert_allclose(prior.gain, gain, atol=1e-5)
-    assert (prior.trust <= 0).all()
-    arms = tuple(Arm(f"arm{number}", number) for number in range(3))
-    nothing = np.zeros((1, 3, len(Field)), np.float32)
-    assert InitialWindowTrial().step(0.0, Evidence(arms, nothing, prior)).probabilities[0, 0] == 1
-    assert CongestionThompson().step(0.0, Evidence(arms, nothing, prior)).probabilities[0, 0] < 0.3
-    # The host's own paths know better.
-    slower = statistics(measured(np.array([[0, -0.6, -0.6]] * 6), np.full((6, 3), 40))).sum(axis=0, keepdims=True)
-    assert inherit(own, (pooled(slower, NETWORK), Pooled.of_fleet(gain, precision))).gain[0, 1] < 0
-
-
-def test_networks_hand_the_fleets_experience_on() -> None:
-    tuner = still_tuner()
-    tuner.networks.fleet[1] = Pooled.of_fleet(np.full((2, len(tuner.dimensions[1].arms)), 0.0), np.zeros((2, 2)))
-    assert tuner.networks.prior(1, np.array([0]), np.zeros((1, 2, 13), np.float32)).precision[0, 1] == 0
-    tuner.networks.fleet[1] = Pooled.of_fleet(np.array([[0, 0.5], [0, -0.5]]), np.array([[0, 20.0], [0, 20.0]]))
-    tuner.decide(0.0)
-    default, cdn = tuner.decider.unknown[1].probabilities[:2]
-    assert default[1] > 0.6
-    assert cdn[1] < 0.4

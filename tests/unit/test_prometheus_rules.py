@@ -57,7 +57,7 @@ def test_recording_rules_are_named_level_metric_operation_and_lose_the_instance(
         assert re.fullmatch(r"[a-z_]+", level)
         assert metric.startswith("tcptuned_")
         assert not metric.endswith("_total")
-        assert re.fullmatch(r"sum|avg|(rate|increase)\d+[mh]", operation)
+        assert re.fullmatch(r"(weighted_(square_)?)?sum|count|avg|(rate|increase)\d+[mh]", operation)
         assert "without (instance" in rule["expr"]
         assert metric in rule["expr"]
 
