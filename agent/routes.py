@@ -68,6 +68,10 @@ class Agent(Protocol):
         """Attached, and the last sample is recent."""
         ...
 
+    def healthy(self) -> bool:
+        """No job hangs."""
+        ...
+
 
 @dataclass(frozen=True)
 class Response:
@@ -93,7 +97,7 @@ class Routes:
         self._pages: dict[str, Callable[[str, Headers], Response]] = {
             "/": self._page,
             "/metrics": self._scrape,
-            "/-/healthy": lambda *_: plain(200, "tcptuned is running"),
+            "/-/healthy": self._healthy,
             "/-/ready": self._ready,
             "/api/v1/status": self._status,
             "/api/v1/paths": self._paths,
@@ -133,6 +137,11 @@ class Routes:
         answered: dict[str, str] = {}
         body = b"".join(self._metrics(environ, lambda _, found: answered.update(found)))
         return Response(200, body, {**answered, **_SECURITY})
+
+    def _healthy(self, _query: str, _headers: Headers) -> Response:
+        if self._agent.healthy():
+            return plain(200, "tcptuned is running")
+        return plain(503, "not healthy: a job hangs, or fails again and again; restart the agent, the log tells more")
 
     def _ready(self, _query: str, _headers: Headers) -> Response:
         if self._agent.ready():

@@ -65,6 +65,7 @@ class Service:
         self._health = Health(reload_time=time.time())
         self._stop = threading.Event()
         self._reload = threading.Event()
+        self._on_time = time.monotonic()
         # The worker holds it while it changes the tuner; `explain` holds it while it looks.
         self.lock = threading.Lock()
         for key in _not_yet(config):
@@ -119,6 +120,10 @@ class Service:
         interval = self.tuner.config.sampling.interval
         return bool(self._kernel.attached) and time.time() - self._health.last_sample < _LATE * interval + 1.0
 
+    def healthy(self) -> bool:
+        """Every job was on time within a lease: after that the kernel side applies nothing any more."""
+        return time.monotonic() - self._on_time < self.tuner.config.control.lease
+
     def _jobs(self) -> list[_Job]:
         config, now = self.tuner.config, time.monotonic()
         jobs = []
@@ -170,6 +175,7 @@ class Service:
         for job in late:
             scheduler.modify_job(job.name, next_run_time=datetime.now(UTC))
         if not late:
+            self._on_time = now
             self._notifier.ping()
         if self._reload.is_set():
             self._reload.clear()

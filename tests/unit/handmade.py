@@ -119,7 +119,7 @@ class StillAgent:
         self.tuner = tuner
         self.history = History()
         self.lock = threading.Lock()
-        self.is_ready = True
+        self.is_ready = self.is_healthy = True
         self.picture: Callable[[], Snapshot] = lambda: taken
         taken = take(tuner, Health(started=1e9, last_sample=1e9 + 5))
 
@@ -129,3 +129,6 @@ class StillAgent:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    def healthy(self) -> bool:
+        return self.is_healthy

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from agent import config_file
+from agent.connect import socket_path
 
 CONFIG = Path(__file__).parents[2] / "config"
 KUBERNETES = CONFIG / "kubernetes" / "tcptuned.yaml"
@@ -20,6 +21,14 @@ PLAYBOOK = CONFIG / "ansible" / "playbook.yml"
 @pytest.fixture(scope="module")
 def kinds() -> dict[str, Any]:
     return {one["kind"]: one for one in yaml.safe_load_all(KUBERNETES.read_text())}
+
+
+@pytest.fixture(scope="module")
+def secrets() -> dict[str, Any]:
+    """What the script beside the manifest makes, by name."""
+    done = subprocess.run([KUBERNETES.parent / "secrets"], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return {one["metadata"]["name"]: one["data"] for one in yaml.safe_load_all(done.stdout)}
 
 
 def test_the_daemonset_has_the_rights_it_needs_and_no_others(kinds: dict[str, Any]) -> None:
@@ -45,26 +54,47 @@ def test_the_daemonset_mounts_the_cgroups_read_only_and_keeps_the_state(kinds: d
     assert "hostPath" in volumes["state"]
 
 
-def test_probes_and_podmonitor_reach_the_configured_port(kinds: dict[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "tcptuned.yaml"
-    file.write_text(kinds["ConfigMap"]["data"]["tcptuned.yaml"])
-    config = config_file.load(file)
-    spec = kinds["DaemonSet"]["spec"]
-    (container,) = spec["template"]["spec"]["containers"]
+def test_what_the_daemonset_names_is_there(kinds: dict[str, Any], secrets: dict[str, Any], tmp_path: Path) -> None:
+    """Files, the port and the socket, by the agent's own reading of the configuration."""
+    for name, text in kinds["ConfigMap"]["data"].items():
+        (tmp_path / name).write_text(text)
+    config = config_file.load(tmp_path / "tcptuned.yaml")
+    pod = kinds["DaemonSet"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
     mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
     assert config.attach.cgroups == (mounts["cgroup"],)
     assert str(config.state_dir) == mounts["state"]
     assert container["args"] == ["run", "--config", f"{mounts['configuration']}/tcptuned.yaml"]
+    assert config.web.config_file == Path(mounts["configuration"], "web.yml")
+    web = yaml.safe_load((tmp_path / "web.yml").read_text())["tls_server_config"]
+    assert web["client_auth_type"] == "RequireAndVerifyClientCert"
+    (certificate,) = (one["secret"] for one in pod["volumes"] if one["name"] == "certificate")
+    assert certificate["defaultMode"] == 0o400
+    for key in ("cert_file", "key_file", "client_ca_file"):
+        folder, _, name = web[key].rpartition("/")
+        assert folder == mounts["certificate"]
+        assert name in secrets[certificate["secretName"]]
     (port,) = container["ports"]
     assert (config.web.host, config.web.port) == ("0.0.0.0", port["containerPort"])
-    probes = {name: container[name]["httpGet"] for name in ("livenessProbe", "readinessProbe", "startupProbe")}
-    assert {one["port"] for one in probes.values()} == {port["name"]}
-    assert [one["path"] for one in probes.values()] == ["/-/healthy", "/-/ready", "/-/ready"]
+    for name, page in (("livenessProbe", "healthy"), ("readinessProbe", "ready"), ("startupProbe", "ready")):
+        command = container[name]["exec"]["command"]
+        assert command[-2:] == [str(socket_path(config)), f"http://localhost/-/{page}"]
+
+
+def test_the_podmonitor_finds_the_pods_and_has_what_they_ask_for(
+    kinds: dict[str, Any], secrets: dict[str, Any]
+) -> None:
+    template = kinds["DaemonSet"]["spec"]["template"]
     monitor = kinds["PodMonitor"]["spec"]
-    assert [one["port"] for one in monitor["podMetricsEndpoints"]] == [port["name"]]
-    labels = spec["template"]["metadata"]["labels"]
+    labels = template["metadata"]["labels"]
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
     assert labels[monitor["jobLabel"]] == "tcptuned"  # the job that rules and alerts look for
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] == template["spec"]["containers"][0]["ports"][0]["name"]
+    assert endpoint["scheme"] == "https"
+    tls = endpoint["tlsConfig"]
+    for wanted in (tls["ca"]["secret"], tls["cert"]["secret"], tls["keySecret"]):
+        assert wanted["key"] in secrets[wanted["name"]]
 
 
 def test_the_playbook_checks_the_configuration_before_it_replaces_the_old_one() -> None:
@@ -79,8 +109,8 @@ def test_the_playbook_checks_the_configuration_before_it_replaces_the_old_one() 
         subprocess.run([ansible, "--syntax-check", "-i", CONFIG / "ansible" / "hosts.ini", PLAYBOOK], check=True)
 
 
-def test_shellcheck_has_nothing_to_say_about_the_package() -> None:
-    scripts = sorted((CONFIG / "debian").iterdir())
-    assert [one.name for one in scripts] == ["build", "postinst", "postrm", "prerm"]
+def test_shellcheck_has_nothing_to_say() -> None:
+    scripts = [*sorted((CONFIG / "debian").iterdir()), CONFIG / "kubernetes" / "secrets"]
+    assert [one.name for one in scripts] == ["build", "postinst", "postrm", "prerm", "secrets"]
     done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -131,6 +131,13 @@ def test_ready_follows_the_agent_and_healthy_does_not(server: WebServer, agent: 
     assert _Answer(server, "/api/v1/status").json["ready"] is False
 
 
+def test_healthy_is_no_longer_who_has_a_job_that_hangs(server: WebServer, agent: StillAgent) -> None:
+    agent.is_healthy = False
+    answer = _Answer(server, "/-/healthy")
+    assert answer.status == 503
+    assert b"restart" in answer.body
+
+
 def test_metrics_negotiate_format_and_compression(shared: WebServer) -> None:
     plain = _Answer(shared, "/metrics")
     assert plain.headers["Content-Type"].startswith("text/plain")
