@@ -15,14 +15,14 @@ from agent.errors import CompileError, TcptunedError
 if TYPE_CHECKING:
     from agent.config import Config
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 INSTALLED_CONFIG = Path("/etc/tcptuned/tcptuned.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0 fine, 1 failed, 2 wrong usage or configuration."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     try:
         result: int = options.function(options)
     except TcptunedError as error:
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser; completion and the man page are made from it."""
     parser = argparse.ArgumentParser(
         prog="tcptuned", description="Learns, per remote network, how to run TCP best, and proves the gain."
     )
@@ -61,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="decide and show everything, apply nothing")
     command("check", _check, "Check a configuration file; list every mistake with its place.", json=True)
     command("doctor", _doctor, "Show what this host can do, and what follows from it.", json=True)
-    command("status", _status, "Show what the running agent does.", json=True)
+    status = command("status", _status, "Show what the running agent does.", json=True)
+    status.add_argument(
+        "--watch", type=_interval, nargs="?", const=2.0, metavar="SECONDS",
+        help="show it again and again, until Ctrl-C (default: every 2 seconds)",
+    )  # fmt: skip
     explain = command("explain", _explain, "Show what is known and decided for an address, and why.", json=True)
     explain.add_argument("address", help="a remote IPv4 or IPv6 address")
     command("detach", _detach, "Take every tcptuned program off this host's cgroups, whoever holds it.", json=True)
@@ -73,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench = commands.add_parser("bench", help="Measure in the laboratory.", description="Measure in the laboratory.")
     _bench_parser(bench)
+    for name, function, text in (
+        ("schema", _schema, "Print the JSON schema of the configuration file, for editors."),
+        ("completion", _completion, "Print what makes a shell complete this command line."),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
     return parser
 
 
@@ -110,6 +122,16 @@ def _bench_parser(bench: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"must be 0.1 to 86400 seconds, not {text[:40]!r}")
+    return seconds
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -170,7 +192,12 @@ def _doctor(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from agent.show import show_status  # noqa: PLC0415
 
-    show_status(_config(options), as_json=options.json)
+    if options.watch is not None:
+        from agent.watch import watch_status  # noqa: PLC0415
+
+        watch_status(_config(options), options.watch, as_json=options.json)
+    else:
+        show_status(_config(options), as_json=options.json)
     return 0
 
 
@@ -213,6 +240,22 @@ def _bench_paper(options: argparse.Namespace) -> int:
     from agent.lab.paper import show_paper  # noqa: PLC0415
 
     return show_paper(only=options.only, quick=options.quick, output=options.output, as_json=options.json)
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415
+
+    from agent.config_schema import config_schema  # noqa: PLC0415
+
+    print(json.dumps(config_schema(), indent=2))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from agent.completion import completion_script  # noqa: PLC0415
+
+    print(completion_script(command_line(), options.shell), end="")
+    return 0
 
 
 if __name__ == "__main__":

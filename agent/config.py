@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
-from pydantic_core import core_schema
 
 from agent.config_extensions import Extensions, GroupExtensions, Section, Sends
 from agent.config_types import (
@@ -33,7 +32,7 @@ from agent.config_types import (
 )
 from agent.units import format_duration
 
-__all__ = ["DEFAULT_GROUP", "MOST_GROUPS", "Config", "PathRule", "config_schema", "default"]
+__all__ = ["DEFAULT_GROUP", "MOST_GROUPS", "Config", "PathRule", "default"]
 
 DEFAULT_GROUP = "default"
 # Groups are a label in Prometheus and an index in the kernel: they must stay few.
@@ -228,17 +227,3 @@ def _rule_conflicts(rules: tuple[PathRule, ...]) -> Iterator[Conflict]:
 def default() -> Config:
     """The configuration of an installation that says nothing; the same as `config/tcptuned.yaml`."""
     return Config()
-
-
-def config_schema() -> dict[str, Any]:
-    """JSON schema of the file, for editors; durations and their defaults are text there."""
-    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue  # noqa: PLC0415  the agent has no use for it
-
-    class FileSchema(GenerateJsonSchema):
-        def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-            result = super().default_schema(schema)
-            if result.get("type") == "string" and isinstance(result.get("default"), float):
-                result["default"] = format_duration(result["default"])
-            return result
-
-    return Config.model_json_schema(mode="validation", schema_generator=FileSchema)

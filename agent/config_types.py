@@ -8,14 +8,14 @@ and networks as `ipaddress` objects; a file must write them as text.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, Strict
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, Strict, WithJsonSchema
 from pydantic import ValidationInfo as Info
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -100,6 +100,20 @@ class Between:
 
 
 @dataclass(frozen=True)
+class Check:
+    """A check of a value that has its type already; `shown` are the JSON schema keywords that tell editors of it."""
+
+    check: Callable[[Any], Any]
+    shown: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), **self.shown}
+
+
+@dataclass(frozen=True)
 class Duration:
     """A duration between `low` and `high` seconds: text such as `1h30m` in a file, a float of seconds in the model."""
 
@@ -132,7 +146,9 @@ class Duration:
         return core_schema.with_info_plain_validator_function(self.read, serialization=as_text)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "description": f"a duration of {self}"}
+        # The order of the units and the bounds are left to `tcptuned check`.
+        pattern = r"^([0-9]{1,9}(\.[0-9]{1,6})?(ms|[dhms]))+$"
+        return {"type": "string", "pattern": pattern, "description": f"a duration of {self}"}
 
 
 def _user_timeout(seconds: float) -> float:
@@ -143,7 +159,7 @@ def _user_timeout(seconds: float) -> float:
     return seconds
 
 
-def _matching(pattern: str, text: str) -> AfterValidator:
+def _matching(pattern: str, text: str) -> Check:
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -151,7 +167,7 @@ def _matching(pattern: str, text: str) -> AfterValidator:
             raise refusal(f"must be {text}, not {value[:40]!r}")
         return value
 
-    return AfterValidator(check)
+    return Check(check, {"pattern": f"^{pattern}$"})
 
 
 def _network(value: object) -> AnyNetwork:
@@ -248,17 +264,23 @@ def _not_empty(values: Sequence[object]) -> Sequence[object]:
 
 # A strict tuple would refuse the list that a file holds; its items stay strict.
 FromList = Strict(False)
-Unique = AfterValidator(_unique)
-NonEmpty = AfterValidator(_not_empty)
+Unique = Check(_unique, {"uniqueItems": True})
+NonEmpty = Check(_not_empty, {"minItems": 1})
 
-AbsolutePath = Annotated[Path, PlainValidator(_absolute, json_schema_input_type=str)]
+
+def _text(pattern: str) -> WithJsonSchema:
+    """What editors are told of a value that a file holds as text."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+AbsolutePath = Annotated[Path, PlainValidator(_absolute), _text("^/")]
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final zero.
 _ALGORITHM = _matching("[a-z0-9_-]{1,15}", "an algorithm's name such as cubic (a-z, 0-9, _ and -; at most 15)")
 Algorithm = Annotated[str, _ALGORITHM]
-Cgroup = Annotated[str, AfterValidator(_cgroup)]
-ExperimentId = Annotated[int, Between(1, 65535), AfterValidator(_experiment)]
-Network = Annotated[AnyNetwork, PlainValidator(_network, json_schema_input_type=str)]
+Cgroup = Annotated[str, Check(_cgroup, {"minLength": 1})]
+ExperimentId = Annotated[int, Between(1, 65535), Check(_experiment, {"not": {"enum": list(_TAKEN_EXPERIMENTS)}})]
+Network = Annotated[AnyNetwork, PlainValidator(_network), _text("^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$")]
 GroupName = Annotated[str, _matching("[a-z0-9_]{1,32}", "a name of a-z, 0-9 and _ (at most 32)")]
-ListenAddress = Annotated[str, AfterValidator(_listen)]
-PrometheusUrl = Annotated[str, AfterValidator(_url)]
-UserTimeoutValue = Annotated[float, Duration(1, _LARGEST_UTO * 60), AfterValidator(_user_timeout)]
+ListenAddress = Annotated[str, Check(_listen, {"pattern": ":[0-9]{1,5}$"})]
+PrometheusUrl = Annotated[str, Check(_url, {"pattern": "^https?://[^ ]+$"})]
+UserTimeoutValue = Annotated[float, Duration(1, _LARGEST_UTO * 60), Check(_user_timeout)]

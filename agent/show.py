@@ -18,7 +18,9 @@ from agent.errors import TcptunedError, UnreachableError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ask", "show_explain", "show_status"]
+__all__ = ["Draw", "ask", "ask_status", "console", "draw", "draw_status", "show_explain", "show_status"]
+
+Draw = Callable[["Console", Mapping[str, Any]], None]
 
 _TIMEOUT = 3.0  # seconds
 _MOST_BYTES = 16 << 20
@@ -27,7 +29,7 @@ _PLAIN_WIDTH = 200  # columns of output that goes into a file or a pipe: no line
 
 def show_status(config: Config, *, as_json: bool) -> None:
     """Prints what the agent does."""
-    _show(config, "/api/v1/status", "groups", _print_status, as_json=as_json)
+    _show(ask_status(config), draw_status, as_json=as_json)
 
 
 def show_explain(config: Config, address: str, *, as_json: bool) -> None:
@@ -38,20 +40,28 @@ def show_explain(config: Config, address: str, *, as_json: bool) -> None:
         raise UsageError(f"not an IPv4 or IPv6 address: {address[:60]!r}; try: tcptuned explain 203.0.113.7") from None
     if "%" in address:
         raise UsageError("paths have no zones: leave out the part from % on; try: tcptuned explain 203.0.113.7")
-    _show(config, f"/api/v1/paths?address={quote(str(wanted))}", "dimensions", _print_explanation, as_json=as_json)
+    facts = ask(config, f"/api/v1/paths?address={quote(str(wanted))}", "dimensions")
+    _show(facts, _print_explanation, as_json=as_json)
 
 
-def _show(
-    config: Config, target: str, key: str, render: Callable[[Console, Mapping[str, Any]], None], *, as_json: bool
-) -> None:
-    facts = ask(config, target, key)
+def _show(facts: Mapping[str, Any], text: Draw, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
-        return
+    else:
+        draw(console(), facts, text)
+
+
+def draw(console: Console, facts: Mapping[str, Any], text: Draw) -> None:
+    """Prints `facts` by `text`; TcptunedError if the agent that told them is of another version."""
     try:
-        render(_console(), facts)
+        text(console, facts)
     except (KeyError, TypeError, ValueError) as error:
         raise TcptunedError("the running agent is of another version than this command: restart the agent") from error
+
+
+def ask_status(config: Config) -> dict[str, Any]:
+    """What the agent does; errors as in `ask`."""
+    return ask(config, "/api/v1/status", "groups")
 
 
 def ask(config: Config, target: str, key: str) -> dict[str, Any]:
@@ -97,11 +107,12 @@ def _refusal(body: bytes) -> str:
         return ""
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Standard output: as wide as the terminal, or without line breaks."""
     from rich.console import Console  # noqa: PLC0415  --json does without
 
-    console = Console(markup=False, highlight=False, emoji=False)
-    return console if console.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
+    found = Console(markup=False, highlight=False, emoji=False)
+    return found if found.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
 
 
 def _table(
@@ -119,7 +130,8 @@ def _table(
     console.print(table)
 
 
-def _print_status(console: Console, facts: Mapping[str, Any]) -> None:
+def draw_status(console: Console, facts: Mapping[str, Any]) -> None:
+    """Prints the agent's answer of /api/v1/status."""
     health = facts["health"]
     state = "ready" if facts["ready"] else "NOT READY"
     mode = "dry run, nothing is applied" if facts["dry_run"] else "tuning"

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from agent.config import Config, PathRule, Sampling, config_schema, default
+from agent.config import Config, PathRule, Sampling, default
 from agent.config_extensions import AckRequestValue, GroupExtensions, Sends
 from agent.config_file import load, loads
 from agent.errors import ConfigurationError
@@ -374,14 +374,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError) as caught:
             load(path)
         assert str(caught.value).startswith(f"{path}:1:1: file: {text}")
-
-
-def test_schema_for_editors() -> None:
-    schema = config_schema()
-    assert set(schema["properties"]) == set(Config.model_fields)
-    assert schema["additionalProperties"] is False
-    interval = schema["$defs"]["Sampling"]["properties"]["interval"]
-    assert (interval["type"], interval["default"]) == ("string", "1s")
 
 
 WORDS = st.sampled_from(

@@ -141,7 +141,7 @@ def test_status_page_terminal_and_metrics(tuner: Tuner) -> None:
     assert [(one["quarantined"], one["guard_trips"]) for one in facts["groups"]] == [(1, 1), (0, 0)]
     assert "switched off" not in render(facts, ready=True, paths=None, findings=(), refresh=False)
     console = Console(record=True, width=200)
-    show._print_status(console, facts | {"ready": True})
+    show.draw_status(console, facts | {"ready": True})
     show._print_explanation(console, explain(tuner, ADDRESS))
     text = console.export_text()
     assert "quarantined until 2" in text
@@ -166,7 +166,7 @@ def test_when_everything_is_off_all_of_it_says_so(tuner: Tuner) -> None:
     assert (facts["guard"]["off"], facts["guard"]["because"]) == (True, why)
     assert "Everything is switched off until 2" in render(facts, ready=True, paths=None, findings=(), refresh=False)
     console = Console(record=True, width=200)
-    show._print_status(console, facts | {"ready": True})
+    show.draw_status(console, facts | {"ready": True})
     assert "EVERYTHING IS SWITCHED OFF until 2" in console.export_text()
     assert registry(lambda: picture).get_sample_value("tcptuned_guard_off") == 1
     for address in ("203.0.113.7", "203.0.114.1", "9.9.9.9"):
