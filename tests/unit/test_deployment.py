@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,34 @@ def test_the_podmonitor_finds_the_pods_and_has_what_they_ask_for(
 def test_the_playbook_checks_the_configuration_before_it_replaces_the_old_one() -> None:
     (play,) = yaml.safe_load(PLAYBOOK.read_text())
     assert play["serial"][0] == 1
-    (copied,) = (one["ansible.builtin.copy"] for one in play["tasks"] if one.get("notify"))
+    (copied,) = (
+        copy for one in play["tasks"] if (copy := one.get("ansible.builtin.copy", {})).get("dest", "").endswith(".yaml")
+    )
     assert copied["dest"] == "/etc/tcptuned/tcptuned.yaml"
     assert copied["validate"] == "tcptuned check --config %s"
     handlers = {one["name"] for one in play["handlers"]}
     assert {one["notify"] for one in play["tasks"] if "notify" in one} == handlers
-    if (ansible := shutil.which("ansible-playbook")) is not None:
-        subprocess.run([ansible, "--syntax-check", "-i", CONFIG / "ansible" / "hosts.ini", PLAYBOOK], check=True)
+
+
+def test_the_playbook_starts_nothing_before_the_configuration_is_there() -> None:
+    (play,) = yaml.safe_load(PLAYBOOK.read_text())
+    names = [next(key for key in one if key.startswith("ansible.builtin.")) for one in play["tasks"]]
+    (installed,) = (one["ansible.builtin.apt"] for one in play["tasks"] if "ansible.builtin.apt" in one)
+    assert installed["policy_rc_d"] == 101
+    copied = len(names) - 1 - names[::-1].index("ansible.builtin.copy")
+    assert names.index("ansible.builtin.apt") < copied < names.index("ansible.builtin.meta")
+
+
+def test_ansible_finds_no_mistakes_in_the_playbook(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [program, "--syntax-check", "-i", CONFIG / "ansible" / "hosts.ini", PLAYBOOK],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"ANSIBLE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
