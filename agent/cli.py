@@ -228,7 +228,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from agent.lab.bench import show_bench  # noqa: PLC0415
+    from agent.lab.bench.command import show_bench  # noqa: PLC0415
 
     return show_bench(
         only=options.only, workloads=options.workloads, paths=options.paths, quick=options.quick,
@@ -237,7 +237,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _bench_paper(options: argparse.Namespace) -> int:
-    from agent.lab.paper import show_paper  # noqa: PLC0415
+    from agent.lab.paper.command import show_paper  # noqa: PLC0415
 
     return show_paper(only=options.only, quick=options.quick, output=options.output, as_json=options.json)
 

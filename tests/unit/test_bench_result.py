@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agent.lab.bench_bars import bars
-from agent.lab.bench_competing import competing_found, contested
-from agent.lab.bench_contenders import ALL, DEFAULT, SIBLING, TCPTUNED, networks_of
-from agent.lab.bench_result import measured
-from agent.lab.bench_run import Cell, Run, connections
-from agent.lab.bench_view import found
-from agent.lab.bench_workloads import WORKLOADS, changed, plan_for
+from agent.lab.bench.bars import bars
+from agent.lab.bench.competing import competing_found, contested
+from agent.lab.bench.contenders import ALL, DEFAULT, SIBLING, TCPTUNED, networks_of
+from agent.lab.bench.result import measured
+from agent.lab.bench.run import Cell, Run, connections
+from agent.lab.bench.view import found
+from agent.lab.bench.workloads import WORKLOADS, changed, plan_for
 from agent.lab.paths import load_paths
 from agent.lab.ratios import Ratio, geometric_mean
 from agent.lab.spec import LinkSpec, PathSpec

@@ -7,8 +7,8 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from agent.lab.paper_ack import BATCH_MBPS, ack_links, batches
-from agent.lab.paper_ack_result import STRATEGIES, Measured, pooled_table, verdicts
+from agent.lab.paper.ack import BATCH_MBPS, ack_links, batches
+from agent.lab.paper.ack_result import STRATEGIES, Measured, pooled_table, verdicts
 from agent.lab.ratios import Ratio
 
 BASELINE, _, JUDGED, _ = STRATEGIES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
-from agent.lab.paper_page import page
-from agent.lab.paper_plots import draw
-from agent.lab.paper_result import Column, Figure, Found, Series, Table, shown
+from agent.lab.findings.model import Column, Figure, Found, Series, Table, shown
+from agent.lab.findings.page import page
+from agent.lab.findings.plots import draw
 from agent.lab.ratios import Ratio
 
 LINES = Figure("rtt", "RTT <over> time", "s", "ms", [Series("bbr & co", [0, 1, 2], [10, 20, 15])], kind="lines")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.lab.bench_contenders import DEFAULT, NULL, SIBLING, STATIC, TCPTUNED
+from agent.lab.bench.contenders import DEFAULT, NULL, SIBLING, STATIC, TCPTUNED
 from agent.lab.ratios import Ratio, mean_ratio, median_ratio
 
 __all__ = ["Measured", "measured"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.lab.bench_competing import BAR, COMPETING
-from agent.lab.bench_contenders import NULL, TCPTUNED
-from agent.lab.bench_result import Measured
-from agent.lab.paper_result import Cell, Column, Table
+from agent.lab.bench.competing import BAR, COMPETING
+from agent.lab.bench.contenders import NULL, TCPTUNED
+from agent.lab.bench.result import Measured
+from agent.lab.findings.model import Cell, Column, Table
 from agent.lab.ratios import Ratio, geometric_mean
 
 __all__ = ["bars"]

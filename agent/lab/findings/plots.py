@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from agent.lab.paper_result import Figure, Series
+from agent.lab.findings.model import Figure, Series
 
 __all__ = ["draw"]
 

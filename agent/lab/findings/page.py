@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from agent.lab.paper_result import Found, Table, shown
+from agent.lab.findings.model import Found, Table, shown
 
 __all__ = ["page"]
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import LabError
+from agent.lab.findings.model import Cell, Column, Figure, Found, Progress, Series, Table
 from agent.lab.lab import Lab
-from agent.lab.paper_agents import both_agents
-from agent.lab.paper_result import Cell, Column, Figure, Found, Progress, Series, Table
+from agent.lab.paper.agents import both_agents
 from agent.lab.ratios import Ratio, paired_ratio
 from agent.lab.spec import PathSpec
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.lab.paper_result import Cell, Column, Figure, Series, Table
+from agent.lab.findings.model import Cell, Column, Figure, Series, Table
 from agent.lab.ratios import Ratio, paired_ratio, quantile_ratio
 
 __all__ = ["STRATEGIES", "Measured", "ack_figures", "ack_table", "pooled_table", "verdicts"]

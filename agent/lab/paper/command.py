@@ -1,7 +1,7 @@
 """The command `bench paper`: the experiments of "Beyond socket options: making the Linux TCP stack truly extensible"
 (Tran and Bonaventure, IFIP Networking 2019), repeated with the agent on this kernel.
 
-Each experiment is a module of its own (paper_*.py) that returns what it found; here they are chosen, run and written.
+Each experiment is a module of its own that returns what it found; here they are chosen, run and written.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import UsageError
-from agent.lab.paper_ack import measure_ack
-from agent.lab.paper_congestion import measure_congestion
-from agent.lab.paper_overhead import measure_overhead
-from agent.lab.paper_page import page
-from agent.lab.paper_plots import draw
-from agent.lab.paper_result import Found, Progress
-from agent.lab.paper_view import progress_view, show_found
-from agent.lab.paper_window import measure_window
+from agent.lab.findings.folder import make_folder, write_findings
+from agent.lab.findings.model import Found, Progress
+from agent.lab.findings.terminal import progress_view, show_found
+from agent.lab.paper.ack import measure_ack
+from agent.lab.paper.congestion import measure_congestion
+from agent.lab.paper.overhead import measure_overhead
+from agent.lab.paper.window import measure_window
 from agent.preflight import require_system
 
 __all__ = ["EXPERIMENTS", "show_paper"]
@@ -56,7 +55,7 @@ def show_paper(*, only: Sequence[str], quick: bool, output: Path | None, as_json
         raise UsageError(f"no experiment {unknown[0]}; there are {', '.join(EXPERIMENTS)}")
     require_system()
     if output is not None:
-        _make(output)
+        make_folder(output)
     # A bench that is told to end cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = []
@@ -71,23 +70,7 @@ def show_paper(*, only: Sequence[str], quick: bool, output: Path | None, as_json
         for each in found:
             show_found(each)
     if output is not None:
-        _write(output, result, found)
+        write_findings(output, _TITLE, _ABOUT, found, result)
         if not as_json:
             print(f"\n{output / 'index.html'} has tables and figures")
     return 0
-
-
-def _make(folder: Path) -> None:
-    """Before hours of measuring, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {folder}: {error.strerror}; name a folder that can be written") from error
-
-
-def _write(folder: Path, result: str, found: Sequence[Found]) -> None:
-    pictures = {figure.name: draw(figure) for each in found for figure in each.figures}
-    for name, text in pictures.items():
-        (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    (folder / "results.json").write_text(result + "\n", encoding="utf-8")
-    (folder / "index.html").write_text(page(_TITLE, _ABOUT, found, pictures), encoding="utf-8")

@@ -16,9 +16,9 @@ from typing import Any
 
 from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
-from agent.lab.bench_contenders import RFC9040, TCPTUNED, WINDOWS, Contender, networks_of, path_name
-from agent.lab.bench_kernel import FixedArms
-from agent.lab.bench_workloads import Plan, Workload, changed, plan_for
+from agent.lab.bench.contenders import RFC9040, TCPTUNED, WINDOWS, Contender, networks_of, path_name
+from agent.lab.bench.kernel import FixedArms
+from agent.lab.bench.workloads import Plan, Workload, changed, plan_for
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer

@@ -106,7 +106,7 @@ def rig() -> Iterator[Rig]:
         stack.callback(os.close, cgroup)
 
         def start(namespace: str, group: Path) -> Channel:
-            end = processes.start("agent.lab.paper_load", enter_command(namespace, group))
+            end = processes.start("agent.lab.paper.load", enter_command(namespace, group))
             end.ask({"do": "pin", "processor": max(os.sched_getaffinity(0))})
             return end
 

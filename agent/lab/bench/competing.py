@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.lab.agent_process import AgentProcess
-from agent.lab.bench_contenders import DEFAULT, TCPTUNED, networks_of, path_name
+from agent.lab.bench.contenders import DEFAULT, TCPTUNED, networks_of, path_name
+from agent.lab.findings.model import Column, Found, Progress, Table
 from agent.lab.jobs import Job, wait_all
 from agent.lab.lab import Lab
-from agent.lab.paper_result import Column, Found, Progress, Table
 from agent.lab.ratios import Ratio, geometric_mean, paired_ratio
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.errors import LabError
+from agent.lab.findings.model import Found, Progress
 from agent.lab.lab import Lab, PathCounters
-from agent.lab.paper_ack_result import STRATEGIES, Measured, ack_figures, ack_table, pooled_table, verdicts
-from agent.lab.paper_agents import Agents, both_agents
-from agent.lab.paper_result import Found, Progress
+from agent.lab.paper.ack_result import STRATEGIES, Measured, ack_figures, ack_table, pooled_table, verdicts
+from agent.lab.paper.agents import Agents, both_agents
 from agent.lab.paths import load_paths
 from agent.lab.spec import FULL_PACKET, LinkSpec, PathSpec
 from agent.lab.workload import Completion, Transfer

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from agent.lab.bench_contenders import ALL, BULK, FEW, Contender
+from agent.lab.bench.contenders import ALL, BULK, FEW, Contender
 from agent.lab.service import read_trace
 from agent.lab.spec import FULL_PACKET, LinkSpec, PathSpec
 

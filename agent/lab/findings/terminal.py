@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
-from agent.lab.paper_result import Found, Progress, shown
+from agent.lab.findings.model import Found, Progress, shown
 
 __all__ = ["progress_view", "show_found"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.lab.bench_contenders import DEFAULT, NULL, RFC9040, RIPTIDE, SIBLING, TCPTUNED
-from agent.lab.bench_result import Measured
-from agent.lab.paper_result import Cell, Column, Figure, Found, Series, Table
+from agent.lab.bench.contenders import DEFAULT, NULL, RFC9040, RIPTIDE, SIBLING, TCPTUNED
+from agent.lab.bench.result import Measured
+from agent.lab.findings.model import Cell, Column, Figure, Found, Series, Table
 from agent.lab.ratios import Ratio, geometric_mean
 
 __all__ = ["found"]

@@ -14,17 +14,16 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.errors import UsageError
-from agent.lab.bench_bars import bars
-from agent.lab.bench_competing import COMPETING, compete, competing_found, contested
-from agent.lab.bench_contenders import ALL, DEFAULT, TCPTUNED
-from agent.lab.bench_result import Measured, measured
-from agent.lab.bench_run import connections, run_cells
-from agent.lab.bench_view import found
-from agent.lab.bench_workloads import WORKLOADS, Workload, changed
-from agent.lab.paper_page import page
-from agent.lab.paper_plots import draw
-from agent.lab.paper_result import Found, Progress
-from agent.lab.paper_view import progress_view, show_found
+from agent.lab.bench.bars import bars
+from agent.lab.bench.competing import COMPETING, compete, competing_found, contested
+from agent.lab.bench.contenders import ALL, DEFAULT, TCPTUNED
+from agent.lab.bench.result import Measured, measured
+from agent.lab.bench.run import connections, run_cells
+from agent.lab.bench.view import found
+from agent.lab.bench.workloads import WORKLOADS, Workload, changed
+from agent.lab.findings.folder import make_folder, write_findings
+from agent.lab.findings.model import Found, Progress
+from agent.lab.findings.terminal import progress_view, show_found
 from agent.lab.paths import load_paths
 from agent.lab.ratios import Ratio
 from agent.lab.spec import PathSpec
@@ -99,7 +98,7 @@ def show_bench(
         for each in (*results, summary):
             show_found(each)
     if output is not None:
-        _write(output, text, [summary, *results])
+        write_findings(output, _TITLE, _ABOUT, [summary, *results], text)
         if not as_json:
             print(f"\n{output / 'index.html'} has tables and figures")
     return 0
@@ -209,24 +208,9 @@ def _folder(output: Path | None) -> Path | None:
     """Where cells are kept, if anywhere."""
     if output is None:
         return None
-    _make(output / "cells")
+    make_folder(output / "cells")
     return output / "cells"
 
 
 def _file(folder: Path, workload: str, path: str) -> Path:
     return folder / f"{workload}-{quote(path, safe='')}.json"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {folder}: {error.strerror}; name a folder that can be written") from error
-
-
-def _write(folder: Path, result: str, results: Sequence[Found]) -> None:
-    pictures = {figure.name: draw(figure) for each in results for figure in each.figures}
-    for name, text in pictures.items():
-        (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    (folder / "results.json").write_text(result + "\n", encoding="utf-8")
-    (folder / "index.html").write_text(page(_TITLE, _ABOUT, results, pictures), encoding="utf-8")

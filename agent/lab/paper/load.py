@@ -1,6 +1,6 @@
 """The load of the overhead experiment: bulk uploads and short connections that tell how much processor time they took.
 
-Started as `python -m agent.lab.enter --netns N --cgroup PATH -- python -m agent.lab.paper_load CONTROL` with a file
+Started as `python -m agent.lab.enter --netns N --cgroup PATH -- python -m agent.lab.paper.load CONTROL` with a file
 descriptor, once for each end. Much simpler than the laboratory's own client and server, so that what is measured is the
 kernel's work more than Python's. Control messages, one JSON value a line; each gets one answer:
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.lab.paper_result import Cell, Column, Figure, Found, Progress, Series, Table
-from agent.lab.paper_rig import BUNDLE, Load, Rig, Sample, rig
+from agent.lab.findings.model import Cell, Column, Figure, Found, Progress, Series, Table
+from agent.lab.paper.rig import BUNDLE, Load, Rig, Sample, rig
 from agent.lab.ratios import Ratio, paired_ratio
 
 __all__ = ["measure_overhead"]

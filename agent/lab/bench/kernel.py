@@ -18,7 +18,7 @@ import numpy as np
 from agent.bpf_source import constants
 from agent.dimensions import CONGESTION, DIMENSIONS, INITIAL_WINDOW
 from agent.kernel import Kernel
-from agent.lab.bench_contenders import ALGORITHMS, WINDOWS
+from agent.lab.bench.contenders import ALGORITHMS, WINDOWS
 from agent.loader import Loader
 from agent.rules import MAPPED_BITS, packed
 
