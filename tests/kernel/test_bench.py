@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from running import require_root
 
-from agent.lab import bench
+from agent.lab.bench import command as bench
 
 
 @pytest.mark.timeout(240)
