@@ -33,7 +33,8 @@ _STALE = 0.01
 _NOTHING = 1e-3
 
 _ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_startled", "_algorithm", "_recent")
-ANY = 255
+# Which congestion control the windows of a path are judged under: an arm, any, or the one before the agent's restart.
+ANY, RESTORED = 255, 254
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 # As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
 _NAME = np.dtype("S18")
@@ -162,7 +163,7 @@ class EvidenceStore:
             drawn = treated & (arm < len(dimension.arms))
             if dimension.name == INITIAL_WINDOW:
                 algorithm = self._algorithm[paths]
-                drawn &= (algorithm == ANY) | (keys["arms"][:, self._congestion] == algorithm)
+                drawn &= (algorithm >= RESTORED) | (keys["arms"][:, self._congestion] == algorithm)
             fields = received if dimension.name == ACK else sent
             self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
         return Samples(paths, treated, sent)
@@ -199,7 +200,7 @@ class EvidenceStore:
         Some of them had more than their share of the connections that lost by it. Where one is settled on
         that does not matter.
         """
-        rows = rows[self._algorithm[rows] == ANY]
+        rows = rows[self._algorithm[rows] >= RESTORED]
         self._cut(rows, self._congestion)
         self._news[rows] = self._startled[rows] = True
 
@@ -207,15 +208,17 @@ class EvidenceStore:
         """From now on only connections with this congestion control count for the initial windows of `rows`.
 
         `algorithm` is an arm, or ANY. Algorithms differ in time and in losses, and the luck of which connections had
-        which would decide between the windows. What was learnt mostly under others is dropped.
+        which would decide between the windows. What was learnt mostly under others is dropped; what was restored
+        counts as learnt under the one that is settled on first.
         """
-        new = (self._algorithm[rows] != algorithm) & (algorithm != ANY)
-        self._algorithm[rows] = algorithm
+        before = self._algorithm[rows]
+        new = (before != algorithm) & (before != RESTORED) & (algorithm != ANY)
+        self._algorithm[rows] = np.where((before == RESTORED) & (algorithm == ANY), RESTORED, algorithm)
         rows, algorithm = rows[new], algorithm[new]
         closed = self.of(self._congestion)[Field.CLOSED][rows]
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
-        windows = self._windows
-        self._sums[rows[~mostly], self._offsets[windows] : self._offsets[windows + 1]] = 0.0
+        first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
+        self._sums[rows[~mostly], first:last] = 0.0
         self._news[rows] = self._startled[rows] = True
 
     def forget(self, count: int) -> tuple[Array, Array]:
@@ -242,7 +245,7 @@ class EvidenceStore:
         identity = np.zeros(len(bits), _IDENTITY)
         identity["address"], identity["bits"], identity["group"] = address, bits, group
         rows = self._append(identity)
-        self._seen[rows] = seen
+        self._seen[rows], self._algorithm[rows] = seen, RESTORED
         return rows
 
     def fill(self, rows: Array, slots: Array, sums: Array) -> None:

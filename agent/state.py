@@ -27,7 +27,7 @@ __all__ = ["Keeper", "Saved", "load", "read", "remaining", "save"]
 logger = logging.getLogger(__name__)
 
 FILE = "learnt.state"
-INTERVAL = 60.0  # seconds between two saves at least
+INTERVAL = 20.0  # seconds between two saves at least
 # Much is saved less often, to spare the disk: 22 GB a day at the very most.
 _BYTES_A_SECOND = 256_000
 _MOST_BYTES = 192 << 20  # more than MOST_CELLS, 1,000,000 paths and the other parts take

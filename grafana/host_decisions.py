@@ -129,11 +129,13 @@ DECISIONS = Row("Decisions", (
     ),
     graph(
         "TCP options without effect",
-        "Peers' options a second that changed nothing, by reason, and own ones that a segment had no room for.",
+        "Peers' options a second that changed nothing, by reason, own ones that a segment had no room for, and SYNs "
+        "that the kernel kept nothing of.",
         "cps",
         Query(
             f"sum by (extension, reason) ({rate('tcptuned_extension_rejected_total')})", "{{extension}} {{reason}}"
         ),
         Query(f"sum by (extension) ({rate('tcptuned_extension_no_room_total')})", "{{extension}} no room"),
+        Query(f"sum({rate('tcptuned_syns_not_kept_total')})", "SYN not kept"),
     ),
 ))  # fmt: skip

@@ -72,11 +72,11 @@ class RunningAgent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            self.process.wait(10)
-        self._log.close()
+        with self._log:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGCONT)
+                self.process.terminate()
+                self.process.wait(20)
 
     def log(self) -> str:
         """What the agent wrote to stderr."""

@@ -70,12 +70,14 @@ def test_half_of_the_acks_go_and_nothing_gets_slower(lab: Lab, tmp_path: Path, p
             share, mbps = acks_per_segment(lab, path, 5.0, congestion)
             acks[asks].append(share)
             goodput[asks].append(mbps)
-            tails[asks].append(tail(lab, path, 60))
+            if path == "long":
+                tails[asks].append(tail(lab, path, 60))
     kept = mean(acks[True]) / mean(acks[False])
     speed = mean(goodput[True]) / mean(goodput[False])
-    late = mean(tails[True]) / mean(tails[False])
-    print(f"{path}: {kept:.3f} of the ACKs, goodput {speed:.3f}, p95 of 100 KB {late:.3f} of the kernel's own")
+    print(f"{path}: {kept:.3f} of the ACKs, goodput {speed:.3f} of the kernel's own")
     if path == "long":
+        late = mean(tails[True]) / mean(tails[False])
+        print(f"p95 of 100 KB {late:.3f} of the kernel's own")
         assert kept <= 0.5
         assert late <= 1.1
     assert speed >= 0.98

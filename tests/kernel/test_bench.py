@@ -11,6 +11,7 @@ import pytest
 from running import require_root
 
 from agent.lab.bench import command as bench
+from agent.lab.bench import competing
 
 
 @pytest.mark.timeout(240)
@@ -76,8 +77,11 @@ def test_a_path_of_ones_own_may_follow_traces(
 
 
 @pytest.mark.timeout(120)
-def test_a_flow_of_somebody_else_is_measured_beside_both_senders(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flow_of_somebody_else_is_measured_beside_both_senders(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_root()
+    monkeypatch.setattr(competing, "_SLOT", 4.0)
     answer = shown(capsys, only=["18"], workloads=["competing"])
     [path, rate, beside_default, beside_tuned, ratio] = answer["workloads"][0]["tables"][0]["rows"][0]
     print(path, rate, beside_default, beside_tuned, ratio)

@@ -61,15 +61,12 @@ def report(lab: Lab, config: Path) -> dict[str, Any]:
     return facts
 
 
-def told_by_both(running: dict[str, Any], saved: dict[str, Any], *, minutes: bool) -> None:
-    """The running agent and the file it left tell of the same path and decisions; the agent, of the last minute too."""
+def told_by_both(running: dict[str, Any], saved: dict[str, Any]) -> None:
+    """The running agent and the file it left tell of the same path and decisions."""
     assert (running["source"], saved["source"]) == ("agent", "file")
     assert running["journal"]
     assert saved["journal"][-len(running["journal"]) :] == running["journal"]
     assert [path["path"] for path in running["paths"]["shown"]] == [path["path"] for path in saved["paths"]["shown"]]
-    history = running["history"]["groups"]
-    assert bool(history) == minutes
-    assert not minutes or sum(history["default"]["treated"]) > 50
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
@@ -88,7 +85,7 @@ def test_the_first_connections_after_a_restart_get_what_was_learnt(
         agent.process.send_signal(number)
         agent.process.wait(10)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    told_by_both(running, report(lab, config), minutes=number == signal.SIGKILL)
+    told_by_both(running, report(lab, config))
 
     with RunningAgent(lab, config) as agent:
         assert agent.value("state_restored_paths") == 1
@@ -151,14 +148,23 @@ def test_a_reload_keeps_what_still_means_the_same(lab: Lab, tmp_path: Path) -> N
     ]
     with RunningAgent(lab, config) as agent:
         learn(lab, agent, address, 0)
-        time.sleep(1.5)  # until the last connections are in the evidence
-        before = {arm["name"]: arm["connections"] for arm in agent.explain(address)["dimensions"][0]["arms"]}
+
+        def connections() -> dict[str, float]:
+            return {arm["name"]: arm["connections"] for arm in agent.explain(address)["dimensions"][0]["arms"]}
+
+        def settled() -> bool:
+            earlier = connections()
+            time.sleep(1.5)
+            return sum(connections().values()) <= sum(earlier.values())
+
+        until(settled, 15, "connections keep coming in")
+        before = connections()
         configuration(lab, tmp_path, control={"holdout": 0}, paths={"rules": rules}, initial_window={"min": 20})
         agent.process.send_signal(signal.SIGHUP)
         until(lambda: agent.explain(address)["group"] == "branch", 5, "not reloaded")
         known = agent.explain(address)
         assert known["known"]
-        after = {arm["name"]: arm["connections"] for arm in known["dimensions"][0]["arms"]}
+        after = connections()
         assert list(after) == ["default", "iw20", "iw28", "iw40", "iw56", "iw80"]
         assert after == pytest.approx({name: before[name] for name in after}, rel=0.05, abs=0.2)
         assert known["dimensions"][0]["chosen"] != "default"

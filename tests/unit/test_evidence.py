@@ -360,3 +360,14 @@ def test_windows_are_judged_under_the_algorithm_that_is_settled_on() -> None:
     store.judge_windows_under(np.full(2, ANY, np.uint8), rows)
     absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
     assert windows[3].tolist() == [0, 3 + 8, 1, 0, 0, 0, 0]
+
+
+def test_restored_windows_were_judged_under_what_is_settled_on_first() -> None:
+    store = new_store()
+    [row] = store.extend(np.zeros((1, 16), np.uint8), np.array([120], np.uint8), np.zeros(1, np.uint8), np.zeros(1))
+    for dimension, arm, closed in ((WINDOWS, 2, 9.0), (CONGESTION, 0, 8.0), (CONGESTION, 1, 1.0)):
+        store.of(dimension).sums[row, arm, Field.CLOSED] = closed
+    windows = store.of(WINDOWS)[Field.CLOSED]
+    for algorithm, left in ((ANY, 9.0), (1, 9.0), (ANY, 9.0), (1, 0.0)):
+        store.judge_windows_under(np.array([algorithm], np.uint8), np.array([row]))
+        assert windows[row, 2] == left

@@ -296,7 +296,7 @@ def test_the_keeper_saves_again_and_again_but_large_files_less_often(
 
     monkeypatch.setattr(keeper._stop, "wait", wait)
     keeper._run()
-    assert waits == [60.0, 250.0, 500.0, 750.0]
+    assert waits == [20.0, 250.0, 500.0, 750.0]
 
 
 def forge(folder: Path, **changes: Any) -> None:
