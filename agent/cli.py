@@ -81,10 +81,17 @@ def command_line() -> argparse.ArgumentParser:
     for name, function, text in (
         ("schema", _schema, "Print the JSON schema of the configuration file, for editors."),
         ("completion", _completion, "Print what makes a shell complete this command line."),
+        ("man", _man, "Print a manual page: tcptuned man | man -l -"),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(function=function)
-    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+        if name == "completion":
+            sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+        elif name == "man":
+            sub.add_argument(
+                "page", nargs="?", choices=("tcptuned.8", "tcptuned.yaml.5"), default="tcptuned.8", metavar="PAGE",
+                help="tcptuned.8, the command, or tcptuned.yaml.5, the configuration (default: tcptuned.8)",
+            )  # fmt: skip
     return parser
 
 
@@ -255,6 +262,13 @@ def _completion(options: argparse.Namespace) -> int:
     from agent.completion import completion_script  # noqa: PLC0415
 
     print(completion_script(command_line(), options.shell), end="")
+    return 0
+
+
+def _man(options: argparse.Namespace) -> int:
+    from agent.manual import manual_page  # noqa: PLC0415
+
+    print(manual_page(options.page, command_line()), end="")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
+from agent.dimensions import CONGESTION
 from agent.families import counter, gauge
 from agent.snapshot import Snapshot
 
@@ -35,7 +36,7 @@ def uplift(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def guard(snapshot: Snapshot) -> Iterator[Metric]:
-    """Where the guard keeps the kernel's defaults in force."""
+    """Where the guard keeps the kernel's defaults in force, or the administrator's setting."""
     watch = snapshot.watch
     trips = counter("guard_trips", "Quarantines that began on paths because treatment did harm there.", ("group",))
     held = gauge("paths_quarantined", "Paths that have the kernel's defaults because treatment did harm.", ("group",))
@@ -47,3 +48,8 @@ def guard(snapshot: Snapshot) -> Iterator[Metric]:
     off = gauge("guard_off", "1 while the guard has switched everything off because harm was widespread.")
     off.add_metric((), float(watch.off is not None))
     yield off
+    left = gauge(
+        "administrator_override", "1 while a dimension is left alone because an administrator set it.", ("dimension",)
+    )
+    left.add_metric((CONGESTION,), float(snapshot.override is not None))
+    yield left

@@ -64,6 +64,8 @@ def _header(facts: Mapping[str, Any], *, ready: bool, refresh: bool) -> str:
     if facts["guard"]["off"]:
         until, why = moment(facts["guard"]["until"]), facts["guard"]["because"]
         off = f'<p class="bad">Everything is switched off until {escape(until)} UTC, because {escape(why)}.</p>'
+    if facts["override"]:
+        off += f'<p class="bad">Congestion control is not tuned: {escape(facts["override"]["text"])}.</p>'
     return (
         f'<header><h1>tcptuned <span class="quiet">{escape(facts["version"])}</span></h1>'
         f"<p>{state} · {escape(mode)} · attached to {escape(attached)} · paths: {whole(facts['paths'])}</p>"

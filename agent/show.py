@@ -121,12 +121,14 @@ def _table(
     """Prints a table; after the first `texts` columns come numbers."""
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < texts else "right", overflow="fold")
     for row in rows:
         table.add_row(*(whole(cell) if isinstance(cell, int) else str(cell) for cell in row))
     console.print()
+    # Not the table's own title, which would be broken at the table's width.
+    console.print(title, style="bold")
     console.print(table)
 
 
@@ -141,6 +143,8 @@ def draw_status(console: Console, facts: Mapping[str, Any]) -> None:
         f"running since {moment(health['started'])} UTC; last sample {moment(health['last_sample'])} UTC, "
         f"took {seconds(health['sample_seconds'])}; failures: {whole(health['sample_failures'])}"
     )
+    if facts["override"]:
+        console.print(f"congestion control is not tuned: {facts['override']['text']}")
     if facts["guard"]["off"]:
         console.print(f"EVERYTHING IS SWITCHED OFF {_until(facts['guard'])}")
     if not health["reload_successful"]:
@@ -211,7 +215,7 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
     columns = ("arm", "share", "connections", "transfers", "time to default's", "lost first", "resent")
     for dimension in facts["dimensions"]:
         _table(
-            console, f"{dimension['name']}: {dimension['chosen']} ({dimension['reason']})", columns,
+            console, f"{dimension['name']}: {dimension['chosen']}{_since(dimension)} ({dimension['reason']})", columns,
             [(arm["name"], percent(arm["probability"]), *_evidence(arm)) for arm in dimension["arms"]],
             texts=1,
         )  # fmt: skip
@@ -222,6 +226,10 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
     )  # fmt: skip
     console.print("\nTime is that of a transfer of the path's usual size, with one standard error to either side.")
     console.print("Lost first: of the segments of first windows. Counts fade with the half-life of the evidence.")
+
+
+def _since(dimension: Mapping[str, Any]) -> str:
+    return "" if dimension["since"] is None else f" since {moment(dimension['since'])} UTC"
 
 
 def _evidence(arm: Mapping[str, Any]) -> tuple[str, ...]:

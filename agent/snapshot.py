@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from agent import features
+from agent.administrator import Override
 from agent.dimensions import against
 from agent.guarding import Watch
 from agent.journal import Entry
@@ -87,6 +88,7 @@ class Snapshot:
     controller_failures: Mapping[str, int]
     journal: tuple[Entry, ...]
     watch: Watch
+    override: Override | None = None
 
     def total(self, name: str) -> Array:
         """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
@@ -138,8 +140,9 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         },
         paths=len(store) - store.groups,
         paths_by_group=np.bincount(group_of_path, minlength=groups),
-        decisions=dict(tuner.changes),
+        decisions=dict(tuner.changes.counts),
         controller_failures=dict(tuner.failures),
         journal=tuple(tuner.journal.recent),
         watch=tuner.guarding.watch(),
+        override=tuner.override,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.dimensions import CONGESTION, Dimension
 from agent.display import moment
 from agent.guard_facts import guard_facts, holdout, in_force, verdict_facts
 from agent.libbpf import Array
@@ -34,12 +35,14 @@ _SIDES = (Arm("holdout"), Arm("treated"))
 
 def status(snapshot: Snapshot) -> dict[str, Any]:
     """What the agent does: health, groups, arms, counters, and the last decisions, newest first."""
+    override = snapshot.override
     return {
         "version": version("tcptuned"),
         "dry_run": snapshot.dry_run,
         "attached": [str(folder) for folder in snapshot.attached],
         "host_congestion": snapshot.host_congestion,
         "health": asdict(snapshot.health),
+        "override": override and {**asdict(override), "text": override.text},
         "guard": {"off": snapshot.watch.off is not None, **verdict_facts(snapshot.watch.off)},
         "paths": snapshot.paths,
         "groups": [_group(snapshot, number) for number in range(len(snapshot.groups))],
@@ -61,8 +64,9 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
     """What is known and decided for `address`, and why; the caller holds the service's lock.
 
     Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error; None
-    where one of the two has no transfers. Shares are None where nothing was sent. Counts fade with the evidence's
-    half-life, so they are not whole. For an unknown path all of these are its network's, or its group's.
+    where one of the two has no transfers. Shares are None where nothing was sent. `since` is when (seconds since
+    1970) the chosen arm became that; None where it is inherited. Counts fade with the evidence's half-life, so they are
+    not whole. For an unknown path all of these are its network's, or its group's.
     """
     match = tuner.match(address)
     rows = _rows(tuner, match)
@@ -212,12 +216,13 @@ def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str
     chosen = 0
     if number < len(tuner.decisions):
         decision, row = _decided(tuner, number, match.row, match.network)
-        facts["reason"] = decision.reasons[decision.reason[row]]
+        facts["reason"] = _reason(tuner, dimension, decision, row)
         chosen = int(decision.chosen[row])
         probabilities = [float(share) for share in decision.probabilities[row]]
     else:
         facts["reason"] = "nothing is decided yet"
     facts["chosen"] = dimension.arms[chosen].name
+    facts["since"] = None if match.inherited else tuner.changes.since(match.row, number)
     facts["arms"] = [
         {"name": arm["name"], "probability": round(share, 4), **arm}
         for arm, share in zip(arms, probabilities, strict=True)
@@ -234,6 +239,13 @@ def _decided(tuner: Tuner, number: int, row: int, network: int) -> tuple[Decisio
     return unknown, network if network < len(unknown.chosen) else tuner.group(row)
 
 
+def _reason(tuner: Tuner, dimension: Dimension, decision: Decision, row: int) -> str:
+    if dimension.name == CONGESTION and tuner.override is not None:
+        return tuner.override.text
+    reason: str = decision.reasons[decision.reason[row]]
+    return reason
+
+
 def _held(tuner: Tuner, row: int) -> dict[str, dict[str, str]]:
     """What is held to be best on a path, by dimension, and why."""
     chosen = {dimension.name: dimension.arms[0].name for dimension in tuner.dimensions}
@@ -242,7 +254,7 @@ def _held(tuner: Tuner, row: int) -> dict[str, dict[str, str]]:
     for number, dimension in enumerate(tuner.dimensions[: len(tuner.decisions)]):
         decision, where = _decided(tuner, number, row, network)
         chosen[dimension.name] = dimension.arms[int(decision.chosen[where])].name
-        reasons[dimension.name] = decision.reasons[decision.reason[where]]
+        reasons[dimension.name] = _reason(tuner, dimension, decision, where)
     return {"chosen": chosen, "reasons": reasons}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -9,7 +10,9 @@ from ipaddress import IPv4Address, IPv6Address
 import numpy as np
 
 from agent import features
+from agent.administrator import Override, heeded
 from agent.adoption import Adoption
+from agent.changes import Changes
 from agent.config import Config
 from agent.decider import Decider
 from agent.dimensions import Dimension, arm_table, dimensions
@@ -18,7 +21,7 @@ from agent.errors import UsageError
 from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
 from agent.guarding import Guarding
-from agent.journal import Entry, Journal
+from agent.journal import Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt, gather, restore, worth_keeping
 from agent.libbpf import Array
@@ -31,9 +34,10 @@ from controllers import Decision
 
 __all__ = ["Match", "Tuner"]
 
+logger = logging.getLogger(__name__)
+
 # Beyond the limit, so many more are dropped at once that it does not happen at every step.
 _FORGET_SHARE = 0.1
-_MOST_ENTRIES = 1000  # in the journal, a step
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Tuner:
         self.journal = journal
         self.dry_run = dry_run
         self.generation = 0
-        self.changes: dict[tuple[str, str], int] = {}
+        self.changes = Changes(journal, lambda row: (self.name(row), self.groups[self.group(row)]))
+        self.override: Override | None = None
         self.failures: dict[str, int] = {}
         self.last_rows = 0
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
@@ -93,18 +98,29 @@ class Tuner:
         Evidence is kept for all paths and arms that mean the same as before.
         Raises UsageError, with nothing changed, for what the kernel side cannot do or has no room for.
         """
-        plan = self._plan(config)
+        self._take_over(config, None)
+
+    def _take_over(self, config: Config, override: Override | None) -> None:
+        plan = self._plan(heeded(config, override))
         learnt = self.learnt(time.monotonic())
         self.publisher.withdraw_all()
-        self.config = config
+        self.config, self.override = config, override
         self._begin(plan, learnt)
+
+    def _heed_administrator(self) -> None:
+        current = features.host_congestion()
+        if current != self.host_congestion:
+            override = Override(time.time(), self.host_congestion, current)
+            logger.warning(override.text)
+            self._take_over(self.config, override)
+            self.journal.write(override.entry)
 
     def learnt(self, now: float) -> Learnt:
         """A copy of all evidence, worth what it is at `now` (monotonic seconds)."""
         self.store.age(now)
         rows = worth_keeping(self.store, self.guarding.guard.remembered)
         learnt = gather(self.store, rows, self.groups, self.host_congestion, now=now)
-        return replace(learnt, sections=self.guarding.dump(rows))
+        return replace(learnt, sections={**self.guarding.dump(rows), **self.changes.dump(rows)})
 
     def _plan(self, config: Config) -> _Plan:
         """Everything about a configuration that can be refused."""
@@ -140,6 +156,7 @@ class Tuner:
             self.guarding = Guarding(self.store)
             self.totals = Totals(self.dimensions, len(self.groups))
             self.effect = Effect()
+            self.changes.begin(self.dimensions)
             kernel.clear_rtt()
             if learnt is not None:
                 rows = restore(
@@ -147,6 +164,7 @@ class Tuner:
                     now=time.monotonic(), factor=worth,
                 )  # fmt: skip
                 self.guarding.load(learnt.sections, rows)
+                self.changes.load(learnt.sections, rows)
         self.store.half_life = config.control.half_life
         self.publisher = Publisher(kernel, self.rules, self.store, self.networks)
         self.decider = Decider(self.dimensions, self.store, self.networks, self.guarding, self.failures)
@@ -182,14 +200,14 @@ class Tuner:
         self.kernel.control(lease_until_ns=0)
 
     def sample(self, now: float) -> None:
-        """Takes in what connections did; `now` is monotonic seconds."""
+        """Takes in what connections did, and what the administrator did; `now` is monotonic seconds."""
+        self._heed_administrator()
         self.adoption.step()
         self._absorb(*self.kernel.drain(), now)
-        before = self._chosen()
         rows = self.decider.hurry(now)
         if len(rows):
             self._publish(rows, rows[:0])
-            self._write_changes(before, rows)
+            self.changes.note(rows, self.decisions)
 
     def sample_rest(self, now: float) -> None:
         """Takes in everything; for the end, when nothing is attached any more."""
@@ -210,53 +228,22 @@ class Tuner:
         if (over := self.store.overflow) > 0:
             gone, kept = self.store.forget(over + int(self.config.paths.max * _FORGET_SHARE))
             self.guarding.guard.keep(kept)
+            self.changes.keep(kept)
             self.publisher.forget(gone)
             self.networks.forget()
             self.decider.forget()
-        before = self._chosen()
+        first = not self.decisions
         events = self.guarding.step(now)
         rows, networks = self.decider.step(now)
         self._publish(rows, networks)
         self.effect.step(self.store)
         for entry in self.guarding.entries(events, lambda row: (self.name(row), self.groups[self.group(row)])):
             self.journal.write(entry)
-        if before:
-            self._write_changes(before, rows)
-
-    def _chosen(self) -> list[Array]:
-        return [decision.chosen.copy() for decision in self.decisions]
+        self.changes.note(rows, self.decisions, first=first)
 
     def _publish(self, rows: Array, networks: Array) -> None:
         extra = self.guarding.extra_holdout(self.config.control.holdout)
         self.publisher.publish(self.decisions, self.decider.unknown, rows, networks, extra)
-
-    def _write_changes(self, before: list[Array], rows: Array) -> None:
-        """`before` is what was chosen, by dimension, before `rows` were decided.
-
-        All changes are counted; the journal gets a bounded number a step, as its lines take longer than all the rest.
-        """
-        left = _MOST_ENTRIES
-        for dimension, old, new in zip(self.dimensions, before, self.decisions, strict=True):
-            previous = np.zeros(len(new.chosen), np.uint8)
-            previous[: len(old)] = old
-            changed = rows[previous[rows] != new.chosen[rows]]
-            ups = int((new.chosen[changed] > previous[changed]).sum())
-            for action, count in (("up", ups), ("down", len(changed) - ups)):
-                if count:
-                    self.changes[dimension.name, action] = self.changes.get((dimension.name, action), 0) + count
-            for row in changed[:left]:
-                self.journal.write(
-                    Entry(
-                        time.time(),
-                        self.name(int(row)),
-                        self.groups[self.group(int(row))],
-                        dimension.name,
-                        dimension.arms[previous[row]].name,
-                        dimension.arms[new.chosen[row]].name,
-                        new.reasons[new.reason[row]],
-                    )
-                )
-            left -= len(changed[:left])
 
     def name(self, row: int) -> str:
         """What people call a row of the evidence."""

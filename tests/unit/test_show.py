@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -58,6 +59,7 @@ def test_explain_as_text(config: Config, capsys: pytest.CaptureFixture[str]) -> 
     text = capsys.readouterr().out
     assert "203.0.113.7 belongs to the path 203.0.113.0/24, group default" in text
     assert "0.50 (0.48 to 0.52)" in text
+    assert re.search(r"^initial_window: \w+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(.+\)$", text, re.MULTILINE)
     show_explain(config, "2001:db8::1", as_json=False)
     assert "nothing is known of this path itself: what follows is of group default" in capsys.readouterr().out
 
