@@ -20,6 +20,11 @@ def test_the_package_is_whole(tmp_path: Path) -> None:
     assert (tree / "DEBIAN" / "conffiles").read_text() == "/etc/tcptuned/tcptuned.yaml\n"
     home = tree / "usr" / "lib" / "tcptuned"
     assert str(tmp_path).encode() not in (home / "bin" / "tcptuned").read_bytes()
+    for name, folder in (
+        ("tcptuned", "bash-completion/completions"), ("_tcptuned", "zsh/vendor-completions"),
+        ("tcptuned.fish", "fish/vendor_completions.d"),
+    ):  # fmt: skip
+        assert "explain" in (tree / "usr" / "share" / folder / name).read_text()
     done = subprocess.run(
         [home / "bin" / "python3", "-I", home / "bin" / "tcptuned", "check", "--config",
          tree / "etc" / "tcptuned" / "tcptuned.yaml"],
