@@ -52,7 +52,7 @@ Detach and end within 5 seconds. However the agent ends, new connections get the
 The configuration; without it everything has its default.
 .TP
 .I /var/lib/tcptuned/learnt.state
-What was learnt, saved every minute and at the end.
+What was learnt; it is saved every so often and at the end.
 .TP
 .I /var/lib/tcptuned/journal.jsonl
 Decisions, one a line, at most 16 MB.
