@@ -8,6 +8,7 @@ from dataclasses import asdict
 from agent.bpf_findings import BPF_CHECKS
 from agent.config import Config
 from agent.finding import Finding, examine
+from agent.fleet_finding import FLEET_CHECKS
 from agent.host_findings import HOST_CHECKS
 
 __all__ = ["show_doctor"]
@@ -19,7 +20,7 @@ _DETAIL_LINES = 30  # of a compiler's text; the last ones
 
 def show_doctor(config: Config, *, as_json: bool) -> int:
     """Prints every finding; returns 0 if the agent can run here, 1 if not. Nothing is left changed."""
-    findings = examine(config, (*HOST_CHECKS, *BPF_CHECKS))
+    findings = examine(config, (*HOST_CHECKS, *BPF_CHECKS, *FLEET_CHECKS))
     can_run = all(finding.state != "missing" for finding in findings)
     if as_json:
         print(json.dumps({"can_run": can_run, "findings": [asdict(finding) for finding in findings]}))

@@ -6,6 +6,7 @@ TcptunedError               base; carries the exit code of the command line
 +-- KernelError             a bpf(2) call failed; carries errno
 |   +-- CompileError        BCC could not build or load the programs; carries the compiler's text
 +-- UnreachableError        no agent answers
++-- FleetError              Prometheus told nothing about the fleet; carries the reason
 +-- LabError                the laboratory could not be set up
 """
 
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["CompileError", "ConfigurationError", "KernelError", "LabError", "TcptunedError", "UnreachableError",
-           "UsageError"]  # fmt: skip
+__all__ = [
+    "CompileError", "ConfigurationError", "FleetError", "KernelError", "LabError", "TcptunedError", "UnreachableError",
+    "UsageError",
+]  # fmt: skip
 
 
 class TcptunedError(Exception):
@@ -59,6 +62,14 @@ class CompileError(KernelError):
 
 class UnreachableError(TcptunedError):
     """No agent answers where the configuration says that it listens."""
+
+
+class FleetError(TcptunedError):
+    """Prometheus told nothing that can be used; `reason` is one of agent/fleet.py's REASONS."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class LabError(TcptunedError):

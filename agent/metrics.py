@@ -21,7 +21,7 @@ from agent.families import PREFIX
 from agent.families import counter as _counter
 from agent.families import gauge as _gauge
 from agent.metrics_effect import guard, uplift
-from agent.metrics_fleet import experience
+from agent.metrics_fleet import experience, reading
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 
@@ -308,5 +308,6 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 SECTIONS: tuple[Callable[[Snapshot], Iterable[Metric]], ...] = (
-    connections, traffic, round_trips, arms, experience, uplift, guard, chosen_values, decisions, kernel_side, health,
+    connections, traffic, round_trips, arms, experience, uplift, guard, chosen_values, decisions, kernel_side, reading,
+    health,
 )  # fmt: skip

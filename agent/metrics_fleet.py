@@ -1,4 +1,5 @@
-"""The metrics that hosts teach each other by: what the paths of a group found out about every arm.
+"""The metrics that hosts teach each other by: what the paths of a group found out about every arm; and how reading
+what others found out goes.
 
 The recording rules of config/prometheus/rules.yml add them up over hosts, within the bounds of controllers/fleet.py.
 """
@@ -9,10 +10,10 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from agent.families import gauge
+from agent.families import counter, gauge
 from agent.snapshot import Snapshot
 
-__all__ = ["experience"]
+__all__ = ["experience", "reading"]
 
 _LABELS = ("group", "dimension", "arm", "against")
 _TEXTS = {
@@ -35,4 +36,23 @@ def experience(snapshot: Snapshot) -> Iterator[Metric]:
                 for arm in range(1, len(arms)):
                     if precision[number, arm] > 0:
                         family.add_metric((group, dimension, arms[arm], against), float(values[number, arm]))
+        yield family
+
+
+def reading(snapshot: Snapshot) -> Iterator[Metric]:
+    """How it goes to read from Prometheus what other hosts found out (fleet.prometheus_url)."""
+    state = snapshot.health.fleet
+    reads = counter("fleet_reads", "Questions to Prometheus about other hosts' experience.")
+    reads.add_metric((), float(state.reads))
+    yield reads
+    failures = counter("fleet_read_failures", "Those of them without an answer that can be used.", ("reason",))
+    for reason, count in state.failures.items():
+        failures.add_metric((reason,), float(count))
+    yield failures
+    for name, text, value in (
+        ("fleet_last_read_timestamp_seconds", "When other hosts' experience was read last; 0 is never.", state.read),
+        ("fleet_arms", "Arms of groups that begin with what other hosts told.", snapshot.fleet_arms),
+    ):
+        family = gauge(name, text)
+        family.add_metric((), float(value))
         yield family

@@ -15,7 +15,7 @@ from agent.libbpf import Array
 from agent.rules import MAPPED_BITS, Rule, governing, masked, network_name
 from controllers.base import Prior
 from controllers.fleet import Experience, experience
-from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, pooled
+from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, lent, pooled
 
 __all__ = ["IPV4_BITS", "IPV6_BITS", "Networks"]
 
@@ -165,11 +165,21 @@ class Networks:
         `networks` (paths,) are the numbers of their networks, `own` (paths, arms, STATISTICS) is what they bring
         themselves; an unknown path brings zeros.
         """
+        return inherit(own, self._sources(number, networks))
+
+    def lent(self, number: int, networks: Array, own: Array) -> Array:
+        """The precision of what each path is told about every arm by its network, its group and the fleet: (3, paths,
+        arms)."""
+        sources = self._sources(number, networks)
+        weights = [lent(own, source) for source in sources]
+        return np.stack([*weights, *([np.zeros_like(weights[0])] * (3 - len(weights)))])
+
+    def _sources(self, number: int, networks: Array) -> list[Pooled]:
         groups = self._identity["group"][networks]
         sources = [self._pooled[number].take(networks), self._of_groups[number].take(groups)]
         if (fleet := self.fleet[number]) is not None:
             sources.append(fleet.take(groups))
-        return inherit(own, sources)
+        return sources
 
 
 def _add(sums: Array, index: Array, values: Array) -> None:

@@ -24,6 +24,7 @@ from agent import cgroups, config_file
 from agent.config import Config
 from agent.connect import socket_path
 from agent.errors import TcptunedError, UsageError
+from agent.fleet import FleetReader
 from agent.history import History
 from agent.journal import Journal
 from agent.kernel import Kernel
@@ -68,8 +69,6 @@ class Service:
         self._on_time = time.monotonic()
         # The worker holds it while it changes the tuner; `explain` holds it while it looks.
         self.lock = threading.Lock()
-        for key in _not_yet(config):
-            logger.warning("%s has no effect in this version", key)
         folders = cgroups.resolve(config.attach.cgroups)
         self._web = WebServer(config.web, self, local=socket_path(config))
         # While the compiler works.
@@ -85,6 +84,7 @@ class Service:
             self.history.load(section, time.time())
         self._health.state_restored = len(self.tuner.store) - self.tuner.store.groups
         self._keeper = Keeper(config.state_dir, self._health, self._learnt)
+        self._fleet = FleetReader(self.tuner.arms_of_others)
         self.tuner.renew_lease()
         self._kernel.attach(folders, packets=config.ack.most_thinned > 0)
         self.snapshot: Snapshot = take(self.tuner, self._health)
@@ -105,6 +105,7 @@ class Service:
         self._web.start()
         scheduler.start()
         self._keeper.start()
+        self._fleet.use(self.tuner.config.fleet.prometheus_url)
         attached = ", ".join(str(folder) for folder in self._kernel.attached)
         logger.info("attached to %s, listening on %s", attached, self._web.url)
         self._notifier.ready(f"attached to {attached}")
@@ -165,6 +166,8 @@ class Service:
 
     def _decide(self, now: float) -> None:
         begin = time.perf_counter()
+        self.tuner.knowledge = self._fleet.knowledge(now)
+        self._health.fleet = self._fleet.state
         self.tuner.decide(now)
         self._health.decide_seconds = time.perf_counter() - begin
 
@@ -190,14 +193,13 @@ class Service:
             config = config_file.load(self._path)
             _refuse_restart_keys(self.tuner.config, config)
             security = load_web_security(config.web.config_file)
-            for key in _not_yet(config):
-                logger.warning("%s has no effect in this version", key)
             with self.lock:
                 if config.ack.most_thinned:
                     self._kernel.watch_packets(True)
                 self.tuner.reconfigure(config)
                 self._kernel.watch_packets(config.ack.most_thinned > 0)
             self._web.security.install(security)
+            self._fleet.use(config.fleet.prometheus_url)
         except TcptunedError as error:
             self._health.reload_successful = False
             logger.error("the configuration is not reloaded, nothing changed:\n%s", error)
@@ -213,6 +215,7 @@ class Service:
     def _end(self, scheduler: BackgroundScheduler) -> None:
         """Detaches first: new connections get the kernel's defaults whatever happens afterwards."""
         self._kernel.detach()
+        self._fleet.end()
         scheduler.shutdown(wait=True)
         self._web.stop()
         with self.lock:
@@ -241,10 +244,3 @@ def _refuse_restart_keys(old: Config, new: Config) -> None:
     if changed:
         raise UsageError(f"changing {', '.join(changed)} takes a restart: systemctl restart tcptuned")
 
-
-def _not_yet(config: Config) -> list[str]:
-    """Keys that are set and that nothing implements so far; silence would be a lie."""
-    keys = {
-        "fleet.prometheus_url": config.fleet.prometheus_url is not None,
-    }
-    return [key for key, is_set in keys.items() if is_set]

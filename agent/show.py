@@ -145,6 +145,10 @@ def draw_status(console: Console, facts: Mapping[str, Any]) -> None:
     )
     if facts["override"]:
         console.print(f"congestion control is not tuned: {facts['override']['text']}")
+    fleet = health["fleet"]
+    if fleet["url"] is not None:
+        read = f"read {moment(fleet['read'])} UTC, {whole(fleet['arms'])} arms" if fleet["read"] else "not read yet"
+        console.print(f"fleet: {fleet['url']}, {read}" + (f"; now: {fleet['problem']}" if fleet["problem"] else ""))
     if facts["guard"]["off"]:
         console.print(f"EVERYTHING IS SWITCHED OFF {_until(facts['guard'])}")
     if not health["reload_successful"]:
@@ -215,7 +219,9 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
     columns = ("arm", "share", "connections", "transfers", "time to default's", "lost first", "resent")
     for dimension in facts["dimensions"]:
         _table(
-            console, f"{dimension['name']}: {dimension['chosen']}{_since(dimension)} ({dimension['reason']})", columns,
+            console,
+            f"{dimension['name']}: {dimension['chosen']}{_since(dimension)} ({dimension['reason']}){_lent(dimension)}",
+            columns,
             [(arm["name"], percent(arm["probability"]), *_evidence(arm)) for arm in dimension["arms"]],
             texts=1,
         )  # fmt: skip
@@ -230,6 +236,14 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
 
 def _since(dimension: Mapping[str, Any]) -> str:
     return "" if dimension["since"] is None else f" since {moment(dimension['since'])} UTC"
+
+
+def _lent(dimension: Mapping[str, Any]) -> str:
+    """Whose experience the path inherits, where other hosts have a part in it."""
+    prior = dimension["prior"]
+    if prior is None or not prior["fleet"]:
+        return ""
+    return "; inherits from " + ", ".join(f"{source} {share:.0%}" for source, share in prior.items() if share)
 
 
 def _evidence(arm: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from agent import features
 from agent.administrator import Override
 from agent.dimensions import against
+from agent.fleet import FleetState
 from agent.guarding import Watch
 from agent.journal import Entry
 from agent.libbpf import Array
@@ -41,6 +42,7 @@ class Health:
     state_bytes: int = 0  # of the state file, as it was saved last
     state_failures: int = 0
     state_restored: int = 0  # paths known from before the start
+    fleet: FleetState = field(default_factory=FleetState)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Snapshot:
     paths_by_group: Array
     decisions: Mapping[tuple[str, str], int]  # dimension, up or down
     controller_failures: Mapping[str, int]
+    fleet_arms: int  # arms that begin with what other hosts told
     journal: tuple[Entry, ...]
     watch: Watch
     override: Override | None = None
@@ -142,6 +145,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         paths_by_group=np.bincount(group_of_path, minlength=groups),
         decisions=dict(tuner.changes.counts),
         controller_failures=dict(tuner.failures),
+        fleet_arms=len(tuner.knowledge.totals) if tuner.knowledge else 0,
         journal=tuple(tuner.journal.recent),
         watch=tuner.guarding.watch(),
         override=tuner.override,

@@ -15,6 +15,7 @@ from agent.dimensions import CONGESTION, Dimension
 from agent.display import moment
 from agent.guard_facts import guard_facts, holdout, in_force, verdict_facts
 from agent.libbpf import Array
+from agent.prior_facts import prior_facts, reason_of
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 from agent.tuner import Match, Tuner
@@ -66,7 +67,8 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
     Times are ratios to the default arm (0.8: transfers take a fifth less), with the bounds of one standard error; None
     where one of the two has no transfers. Shares are None where nothing was sent. `since` is when (seconds since
     1970) the chosen arm became that; None where it is inherited. Counts fade with the evidence's half-life, so they are
-    not whole. For an unknown path all of these are its network's, or its group's.
+    not whole. For an unknown path all of these are its network's, or its group's. `prior` tells whose experience a
+    dimension inherits, as shares of network, group and fleet (agent/prior_facts.py).
     """
     match = tuner.match(address)
     rows = _rows(tuner, match)
@@ -209,14 +211,15 @@ def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> 
 def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str, Any]:
     """One dimension of an address."""
     dimension = tuner.dimensions[number]
-    facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name}
+    prior = prior_facts(tuner, number, match)
+    facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name, "prior": prior}
     # A few rows only: the estimates of all paths would take long, and the loop waits.
     arms = arm_facts(Evidence(dimension.arms, tuner.store.part(number, rows)))
     probabilities: list[float] = [1.0] + [0.0] * (len(arms) - 1)
     chosen = 0
     if number < len(tuner.decisions):
         decision, row = _decided(tuner, number, match.row, match.network)
-        facts["reason"] = _reason(tuner, dimension, decision, row)
+        facts["reason"] = reason_of(_reason(tuner, dimension, decision, row), prior)
         chosen = int(decision.chosen[row])
         probabilities = [float(share) for share in decision.probabilities[row]]
     else:

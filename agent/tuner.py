@@ -20,6 +20,8 @@ from agent.effect import Effect
 from agent.errors import UsageError
 from agent.evidence import EvidenceStore
 from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
+from agent.fleet import Knowledge, lessons
+from agent.fleet_answer import Key, keys
 from agent.guarding import Guarding
 from agent.journal import Journal
 from agent.kernel import Kernel
@@ -70,7 +72,8 @@ class _Plan:
 class Tuner:
     """Samples and decides. Not thread-safe: the service runs all of it in one worker.
 
-    `learnt` is what an earlier process knew, `worth` how much of its weight is left.
+    `learnt` is what an earlier process knew, `worth` how much of its weight is left. `knowledge` may be set to what
+    other hosts know, for the next step.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class Tuner:
         self.last_rows = 0
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
         self._meaning: tuple[object, ...] | None = None
+        self.knowledge: Knowledge | None = None
+        self._taught: Knowledge | None = None
         self._honoured = np.zeros(0, kernel.prefix_key)
         self.adoption = Adoption(kernel)
         self._begin(self._plan(config), learnt, worth)
@@ -153,6 +158,7 @@ class Tuner:
                 self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life
             )
             self.networks = Networks(self.rules, self.store, most=most_networks(most))
+            self._taught = None
             self.guarding = Guarding(self.store)
             self.totals = Totals(self.dimensions, len(self.groups))
             self.effect = Effect()
@@ -184,6 +190,10 @@ class Tuner:
         options = control_fields(config, plan.sends)
         self.adoption.call(listeners=(options["honours"] or options["extends"]) and not self.dry_run)
         self.decide(time.monotonic())
+
+    def arms_of_others(self) -> frozenset[Key]:
+        """Which arms other hosts can tell this one about."""
+        return keys(self.groups, self.dimensions, self.host_congestion)
 
     @property
     def decisions(self) -> list[Decision]:
@@ -232,6 +242,9 @@ class Tuner:
             self.publisher.forget(gone)
             self.networks.forget()
             self.decider.forget()
+        if self.knowledge is not self._taught:
+            self._taught = self.knowledge
+            self.networks.fleet = lessons(self.knowledge, self.groups, self.dimensions, self.host_congestion)
         first = not self.decisions
         events = self.guarding.step(now)
         rows, networks = self.decider.step(now)

@@ -20,8 +20,8 @@ from controllers.estimates import transfer_time
 from controllers.veto import BURST, LIMIT, loses_more
 
 __all__ = [
-    "CAUTION", "GROUP", "NETWORK", "PRESUMED_SIBLINGS", "STATISTICS", "Kinship", "Pooled", "inherit", "pooled",
-    "statistics", "time_differences",
+    "CAUTION", "GROUP", "NETWORK", "PRESUMED_SIBLINGS", "STATISTICS", "Kinship", "Pooled", "inherit", "lent",
+    "pooled", "statistics", "time_differences",
 ]  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def inherit(own: Floats, sources: Sequence[Pooled]) -> Prior:
     gain, precision, excess, loss_precision, segments, trust = (np.zeros_like(own[..., 0]) for _ in range(6))
     asked = np.zeros_like(own[..., 0], np.bool_)
     for source in sources:
-        weight = source.precision * _of_others(own[..., _Sum.WEIGHT], source.part)
+        weight = lent(own, source)
         gain += weight * source.gain
         precision += weight
         others = _of_others(own[..., _Sum.LOSS_WEIGHT], source.loss_part)
@@ -233,6 +233,12 @@ def inherit(own: Floats, sources: Sequence[Pooled]) -> Prior:
     excess[:, ARM_DEFAULT] = nearest.share[:, ARM_DEFAULT]
     worth[:, ARM_DEFAULT] = BASE_CONNECTIONS * nearest.segments[:, ARM_DEFAULT]
     return Prior(gain, precision, excess, worth, np.where(asked, trust, UNTRIED))
+
+
+def lent(own: Floats, source: Pooled) -> Floats:
+    """The precision of what a source tells each path about every arm's gain, (paths, arms)."""
+    weight: Floats = source.precision * _of_others(own[..., _Sum.WEIGHT], source.part)
+    return weight
 
 
 def _of_others(own: Floats, part: Floats) -> Floats:
