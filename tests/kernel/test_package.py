@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def test_the_package_is_whole(tmp_path: Path) -> None:
         ("tcptuned.fish", "fish/vendor_completions.d"),
     ):  # fmt: skip
         assert "explain" in (tree / "usr" / "share" / folder / name).read_text()
+    for page in (CONFIG / "man").iterdir():
+        packed = tree / "usr" / "share" / "man" / f"man{page.suffix[1:]}" / f"{page.name}.gz"
+        assert gzip.decompress(packed.read_bytes()) == page.read_bytes()
     done = subprocess.run(
         [home / "bin" / "python3", "-I", home / "bin" / "tcptuned", "check", "--config",
          tree / "etc" / "tcptuned" / "tcptuned.yaml"],
