@@ -272,10 +272,6 @@ def check_upgrade(checks: Checks, package: Path, edited: bytes) -> None:
     checks.that("and knows what was learnt", known())
     checks.that("the edited configuration is kept", CONFIGURATION.read_bytes() == edited)
     checks.that("the new default lies beside it", CONFIGURATION.with_suffix(".yaml.dpkg-dist").exists())
-    checks.runs("an administrator switches it off", "systemctl", "disable", "--now", "tcptuned")
-    checks.runs("another upgrade", "/var/lib/dpkg/info/tcptuned.postinst", "configure", "0.0.1")
-    checks.that("leaves it off", not active() and shown("UnitFileState") == "disabled", shown("UnitFileState"))
-    checks.runs("and on again", "systemctl", "enable", "--now", "tcptuned")
 
 
 def check_removal(checks: Checks, package: Path, before: tuple[set[str], set[str], str], edited: bytes) -> None:
@@ -287,6 +283,9 @@ def check_removal(checks: Checks, package: Path, before: tuple[set[str], set[str
     checks.runs("apt installs it once more", *apt("install", package))
     checks.that("it runs once more", active(), journal())
     checks.becomes("and knows what was learnt", known)
+    checks.runs("an administrator switches it off", "systemctl", "disable", "--now", "tcptuned")
+    checks.runs("another upgrade", "/var/lib/dpkg/info/tcptuned.postinst", "configure", "0.0.1")
+    checks.that("leaves it off", not active() and shown("UnitFileState") == "disabled", shown("UnitFileState"))
     begin = time.monotonic()
     checks.runs("apt purges it", *apt("purge", "tcptuned"))
     checks.took("purge", begin)
