@@ -23,7 +23,7 @@ def goodput(lab: Lab) -> float:
     found = []
     for _ in range(3):
         lab.flush_metrics()
-        found.append(lab.fetch("short queue", 5_000_000, server={"congestion": "cubic"})[0].mbps)
+        found.append(lab.fetch("short queue", 3_000_000, server={"congestion": "cubic"})[0].mbps)
     return mean(found)
 
 

@@ -50,7 +50,7 @@ def test_the_interval_covers_what_clients_measure(tmp_path: Path) -> None:
             }
     default, mixed = (log_times(each) for each in found)
     share = holdout / (holdout + treated)
-    assert 0.2 < share < 0.4
+    assert 0.2 < share < 0.5  # while a path is new, its holdout is larger
     ratio = (fmean(mixed) - fmean(default)) / (1 - share)
     error = ((stdev(mixed) ** 2 + stdev(default) ** 2) / len(default)) ** 0.5 / (1 - share)
     measured, least, most = (1 - 2 ** (ratio + sign * 2 * error) for sign in (0, 1, -1))
