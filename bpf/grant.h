@@ -251,8 +251,7 @@ static __always_inline void extend(struct bpf_sock_ops *skops, const struct cont
     }
     if (sent && sent->ack_segments && connection->ack_rate_capable)
         connection->due |= DUE_ACK_RATE;
-    if (sent && sent->ack_segments >= THIN_SEGMENTS_MIN)
-        pace(skops);
+    connection->paces_after_loss = sent && sent->ack_segments >= THIN_SEGMENTS_MIN;
     if (connection->due)
         flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
     if (advertised_ms || theirs)

@@ -1,4 +1,4 @@
-"""Who asks for fewer ACKs paces what it sends."""
+"""Who asks for fewer ACKs paces what it sends once it has lost something."""
 
 from __future__ import annotations
 
