@@ -50,12 +50,19 @@ class Samples:
 
 
 class EvidenceStore:
-    """Evidence of all paths. Rows 0 to `len(groups)` - 1 are the groups, the rest are paths in order of appearance."""
+    """Evidence of all paths. Rows 0 to `len(groups)` - 1 are the groups, the rest are paths in order of appearance.
 
-    def __init__(self, dimensions: tuple[Dimension, ...], *, groups: int, most_paths: int, half_life: float) -> None:
+    In a `dry_run` nothing is drawn, and what was only observed shows what the kernel's defaults do.
+    """
+
+    def __init__(
+        self, dimensions: tuple[Dimension, ...], *, groups: int, most_paths: int, half_life: float,
+        dry_run: bool = False,
+    ) -> None:  # fmt: skip
         self.dimensions = dimensions
         self.groups = groups
         self._most = most_paths + groups
+        self._dry_run = dry_run
         self.half_life = half_life
         names = [dimension.name for dimension in dimensions]
         self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
@@ -146,7 +153,8 @@ class EvidenceStore:
         Rows of another generation were drawn from other arms; observed ones were not drawn at all.
         """
         limits = constants()
-        relevant = (keys["generation"] == generation) & (keys["treatment"] != limits["TREATMENT_OBSERVED"])
+        observed = keys["treatment"] == limits["TREATMENT_OBSERVED"]
+        relevant = (keys["generation"] == generation) & (observed == self._dry_run)
         keys, rows = keys[relevant], rows[relevant]
         if not len(keys):
             return None
@@ -160,7 +168,7 @@ class EvidenceStore:
         self._add(paths, keys, side, sent)
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
-            drawn = treated & (arm < len(dimension.arms))
+            drawn = (treated | self._dry_run) & (arm < len(dimension.arms))
             if dimension.name == INITIAL_WINDOW:
                 algorithm = self._algorithm[paths]
                 drawn &= (algorithm >= RESTORED) | (keys["arms"][:, self._congestion] == algorithm)

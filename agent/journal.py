@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections import deque
 from dataclasses import asdict, dataclass
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -37,6 +39,11 @@ class _File(RotatingFileHandler):
     """Says once when the disk begins to fail, where the base class prints a traceback for every line."""
 
     _failing = _failed_before = False
+
+    def _open(self) -> TextIOWrapper:
+        # It tells whom this host talks to, which is not for everybody.
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding=self.encoding)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._failed_before, self._failing = self._failing, False

@@ -125,6 +125,9 @@ class Tuner:
         self.store.age(now)
         rows = worth_keeping(self.store, self.guarding.guard.remembered)
         learnt = gather(self.store, rows, self.groups, self.host_congestion, now=now)
+        if self.dry_run:  # nor are they a holdout for those who will be treated
+            arms = learnt.slot < self.store.holdout_slot
+            learnt = replace(learnt, row=learnt.row[arms], slot=learnt.slot[arms], sums=learnt.sums[arms])
         return replace(learnt, sections={**self.guarding.dump(rows), **self.changes.dump(rows)})
 
     def _plan(self, config: Config) -> _Plan:
@@ -155,8 +158,9 @@ class Tuner:
             self.groups, self.rules, self.dimensions, most, self.host_congestion = meaning
             self.generation = (self.generation + 1) % 256
             self.store = EvidenceStore(
-                self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life
-            )
+                self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life,
+                dry_run=self.dry_run,
+            )  # fmt: skip
             self.networks = Networks(self.rules, self.store, most=most_networks(most))
             self._taught = None
             self.guarding = Guarding(self.store)
@@ -249,7 +253,8 @@ class Tuner:
         events = self.guarding.step(now)
         rows, networks = self.decider.step(now)
         self._publish(rows, networks)
-        self.effect.step(self.store)
+        if not self.dry_run:  # what was treated before a dry run is no match for what is left alone now
+            self.effect.step(self.store)
         for entry in self.guarding.entries(events, lambda row: (self.name(row), self.groups[self.group(row)])):
             self.journal.write(entry)
         self.changes.note(rows, self.decisions, first=first)

@@ -28,6 +28,7 @@ def test_entries_are_lines_of_json(tmp_path: Path) -> None:
     book.close()
     assert lines(tmp_path / "new" / "folder" / "journal.jsonl") == [asdict(one) for one in entries]
     assert list(book.recent) == entries
+    assert (tmp_path / "new" / "folder" / "journal.jsonl").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_last_ones_are_remembered() -> None:
