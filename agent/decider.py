@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension
-from agent.evidence import ANY, EvidenceStore, chunks
+from agent.evidence import ANY, EvidenceStore
 from agent.guarding import Guarding
 from agent.libbpf import Array
 from agent.networks import Networks
+from agent.sums import chunks
 from controllers import Controller, Decision, Evidence, Field
 from controllers.base import ARM_DEFAULT
 from controllers.inheritance import STATISTICS, statistics

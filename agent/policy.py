@@ -6,11 +6,12 @@ import numpy as np
 
 from agent.bpf_source import constants
 from agent.dimensions import INITIAL_WINDOW, Dimension
-from agent.evidence import EvidenceStore, chunks
+from agent.evidence import EvidenceStore
 from agent.kernel import Kernel
 from agent.libbpf import Array
 from agent.networks import Networks
 from agent.rules import Rule
+from agent.sums import chunks
 from controllers import Decision
 
 __all__ = ["STEPS", "Publisher", "cumulative"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agent.evidence import fade
+from agent.sums import fade
 from controllers import Arm, Controller, Decision, Evidence, Field
 from controllers.base import Floats
 

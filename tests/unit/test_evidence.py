@@ -14,8 +14,9 @@ from handmade import KEY, ROW
 from agent.bpf_source import constants
 from agent.config import Config
 from agent.dimensions import Dimension, dimensions
-from agent.evidence import ANY, MOST_WEIGHT, EvidenceStore, fade, fields_of
+from agent.evidence import ANY, EvidenceStore
 from agent.rules import MAPPED_BITS, packed
+from agent.sums import MOST_WEIGHT, fade, fields_of
 from controllers import Field
 from controllers.base import LOG_CENTRE
 
