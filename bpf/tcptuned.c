@@ -11,6 +11,7 @@
 #include "owner.h"
 #include "delay.h"
 #include "apply.h"
+#include "row.h"
 #include "observe.h"
 #include "wire.h"
 #include "send.h"
