@@ -18,6 +18,7 @@ from agent.errors import LabError
 from agent.lab.agent_process import AgentProcess
 from agent.lab.bench.contenders import RFC9040, TCPTUNED, WINDOWS, Contender, networks_of, path_name
 from agent.lab.bench.kernel import FixedArms
+from agent.lab.bench.tickets import Ticket, TicketQueue
 from agent.lab.bench.workloads import Plan, Workload, changed, plan_for
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
@@ -31,8 +32,6 @@ _RIPTIDE_SHARE = 0.3  # of the newest window in the mean
 _RFC9040_LEARNING = 3
 _DRAWN = 4  # connections in a round of comparing, of those who draw
 _TIMEOUT = 120.0  # seconds for one object
-_CAPACITY_MBPS = 90.0  # what the emulator carries without being late
-_LOOK_AHEAD = 4000  # tickets
 # Connections at once: most of them wait for slow paths.
 _AT_ONCE_PER_PROCESSOR = 24
 
@@ -89,14 +88,6 @@ def run_cells(
         return stage.cells()
 
 
-@dataclass(frozen=True)
-class _Ticket:
-    path: str
-    contender: Contender
-    turn: int
-    compared: bool
-
-
 class _Stage:
     def __init__(
         self, paths: dict[str, PathSpec], workload: Workload, budget: float, seed: int, progress: Callable[[str], None]
@@ -142,11 +133,11 @@ class _Stage:
     def _network(self, name: str, contender: Contender) -> IPv4Network:
         return self._lab.network(path_name(name, contender))  # type: ignore[return-value]
 
-    def learning_tickets(self) -> Iterator[_Ticket]:
+    def learning_tickets(self) -> Iterator[Ticket]:
         """In each round everybody once, the agents more often: they have to find out what the static ones are told."""
         for turn in range(max(plan.rounds for plan in self._plans.values())):
             yield from self._shuffled(
-                _Ticket(name, each, turn, compared=False)
+                Ticket(name, each, turn, compared=False)
                 for name, plan in self._plans.items()
                 if turn < plan.rounds
                 for each in self._contenders
@@ -154,10 +145,10 @@ class _Stage:
                 for _ in range({TCPTUNED.name: plan.learning, RFC9040.name: _RFC9040_LEARNING}.get(each.name, 1))
             )
 
-    def compared_tickets(self) -> Iterator[_Ticket]:
+    def compared_tickets(self) -> Iterator[Ticket]:
         for turn in range(max(plan.compared for plan in self._plans.values())):
             yield from self._shuffled(
-                _Ticket(name, each, turn, compared=True)
+                Ticket(name, each, turn, compared=True)
                 for name, plan in self._plans.items()
                 if turn < plan.compared
                 for each in self._contenders
@@ -178,14 +169,14 @@ class _Stage:
             for each in self._contenders:
                 self._lab.change(path_name(name, each), down=changed(path.down, self._workload.change))
 
-    def _shuffled(self, tickets: Iterator[_Ticket]) -> list[_Ticket]:
+    def _shuffled(self, tickets: Iterator[Ticket]) -> list[Ticket]:
         found = list(tickets)
         self._random.shuffle(found)
         return found
 
-    def play(self, tickets: Iterator[_Ticket], workers: int) -> None:
+    def play(self, tickets: Iterator[Ticket], workers: int) -> None:
         """Hands out the tickets in order; one contender makes one connection at a time on a path."""
-        waiting = _Queue(tickets, {name: plan.load_mbps for name, plan in self._plans.items()})
+        waiting = TicketQueue(tickets, {name: plan.load_mbps for name, plan in self._plans.items()})
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]
         for each in threads:
             each.start()
@@ -194,7 +185,7 @@ class _Stage:
         if waiting.error is not None:
             raise waiting.error
 
-    def _work(self, waiting: _Queue) -> None:
+    def _work(self, waiting: TicketQueue) -> None:
         while (ticket := waiting.take()) is not None:
             try:
                 self._connect(ticket)
@@ -204,7 +195,7 @@ class _Stage:
                 waiting.give_back(ticket)
             self._progress(f"path {ticket.path}")
 
-    def _connect(self, ticket: _Ticket) -> None:
+    def _connect(self, ticket: Ticket) -> None:
         run = self._runs[ticket.path, ticket.contender.name]
         riptide = ticket.contender.kind == "riptide"
         plan = self._plans[ticket.path]
@@ -225,7 +216,7 @@ class _Stage:
         if riptide and done.state:
             self._follow(ticket, done.state["tcp_info"]["snd_cwnd"])
 
-    def _follow(self, ticket: _Ticket, seen: int) -> None:
+    def _follow(self, ticket: Ticket, seen: int) -> None:
         """Riptide (ICDCS 2016): the next initial window is the mean of the windows that connections reached."""
         mean = self._windows[ticket.path] * (1 - _RIPTIDE_SHARE) + seen * _RIPTIDE_SHARE
         self._windows[ticket.path] = mean
@@ -273,58 +264,3 @@ class _Stage:
 def _group(position: int) -> str:
     """The agent's group of a path; paths may be called anything."""
     return f"path{position}"
-
-
-class _Queue:
-    """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries."""
-
-    def __init__(self, tickets: Iterator[_Ticket], loads: dict[str, float]) -> None:
-        self._tickets = tickets
-        self._loads = loads
-        self._load = 0.0
-        self._passed: list[_Ticket] = []
-        self._busy: set[tuple[str, str]] = set()
-        self._free = threading.Condition()
-        self.error: LabError | None = None
-
-    def take(self) -> _Ticket | None:
-        """The next ticket that can be used now; waits for one; None at the end."""
-        with self._free:
-            while self.error is None:
-                ticket = self._next()
-                if ticket is not None:
-                    self._busy.add((ticket.path, ticket.contender.name))
-                    self._load += self._loads[ticket.path]
-                    return ticket
-                if not self._passed:
-                    return None
-                self._free.wait()
-            return None
-
-    def _next(self) -> _Ticket | None:
-        for position, ticket in enumerate(self._passed):
-            if self._fits(ticket):
-                return self._passed.pop(position)
-        while len(self._passed) < _LOOK_AHEAD and (fresh := next(self._tickets, None)) is not None:
-            if self._fits(fresh):
-                return fresh
-            self._passed.append(fresh)
-        return None
-
-    def _fits(self, ticket: _Ticket) -> bool:
-        if (ticket.path, ticket.contender.name) in self._busy:
-            return False
-        return not self._busy or self._load + self._loads[ticket.path] <= _CAPACITY_MBPS
-
-    def give_back(self, ticket: _Ticket) -> None:
-        """The contender is idle again."""
-        with self._free:
-            self._busy.discard((ticket.path, ticket.contender.name))
-            self._load -= self._loads[ticket.path]
-            self._free.notify_all()
-
-    def fail(self, error: LabError) -> None:
-        """Nobody takes another ticket."""
-        with self._free:
-            self.error = self.error or error
-            self._free.notify_all()

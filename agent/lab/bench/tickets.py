@@ -1,0 +1,80 @@
+"""Whose turn it is: the bench's connections in their order, as many at a time as the emulator carries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.errors import LabError
+from agent.lab.bench.contenders import Contender
+
+__all__ = ["Ticket", "TicketQueue"]
+
+_CAPACITY_MBPS = 90.0  # what the emulator carries without being late
+_LOOK_AHEAD = 4000  # tickets
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A connection to be made by a contender, in a round of learning or of comparing."""
+
+    path: str
+    contender: Contender
+    turn: int
+    compared: bool
+
+
+class TicketQueue:
+    """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries."""
+
+    def __init__(self, tickets: Iterator[Ticket], loads: dict[str, float]) -> None:
+        self._tickets = tickets
+        self._loads = loads
+        self._load = 0.0
+        self._passed: list[Ticket] = []
+        self._busy: set[tuple[str, str]] = set()
+        self._free = threading.Condition()
+        self.error: LabError | None = None
+
+    def take(self) -> Ticket | None:
+        """The next ticket that can be used now; waits for one; None at the end."""
+        with self._free:
+            while self.error is None:
+                ticket = self._next()
+                if ticket is not None:
+                    self._busy.add((ticket.path, ticket.contender.name))
+                    self._load += self._loads[ticket.path]
+                    return ticket
+                if not self._passed:
+                    return None
+                self._free.wait()
+            return None
+
+    def _next(self) -> Ticket | None:
+        for position, ticket in enumerate(self._passed):
+            if self._fits(ticket):
+                return self._passed.pop(position)
+        while len(self._passed) < _LOOK_AHEAD and (fresh := next(self._tickets, None)) is not None:
+            if self._fits(fresh):
+                return fresh
+            self._passed.append(fresh)
+        return None
+
+    def _fits(self, ticket: Ticket) -> bool:
+        if (ticket.path, ticket.contender.name) in self._busy:
+            return False
+        return not self._busy or self._load + self._loads[ticket.path] <= _CAPACITY_MBPS
+
+    def give_back(self, ticket: Ticket) -> None:
+        """The contender is idle again."""
+        with self._free:
+            self._busy.discard((ticket.path, ticket.contender.name))
+            self._load -= self._loads[ticket.path]
+            self._free.notify_all()
+
+    def fail(self, error: LabError) -> None:
+        """Nobody takes another ticket."""
+        with self._free:
+            self.error = self.error or error
+            self._free.notify_all()
