@@ -51,11 +51,12 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    lab: Lab, folder: Path, *, rules: Sequence[Path] = (), up: float = 1.0, **job: Any
-) -> Iterator[Prometheus]:
+    lab: Lab, folder: Path, *, rules: Sequence[Path] = (), up: float = 1.0,
+    targets: Sequence[str] = (f"127.0.0.1:{PORT}",), **job: Any,
+) -> Iterator[Prometheus]:  # fmt: skip
     """Prometheus that scrapes the agent every second, and evaluates copies of rule files as often.
 
-    `job` holds more keys of the scrape job, such as its scheme; `up` is what becomes of the first scrape.
+    `job` holds more keys of the scrape job, such as its scheme; `up` is what becomes of the first scrape of `targets`.
     """
     copies = []
     for path in rules:
@@ -65,7 +66,7 @@ def prometheus(
         copies.append(folder / path.name)
         copies[-1].write_text(yaml.safe_dump(content), encoding="utf-8")
     config = folder / "prometheus.yml"
-    scrape = {"job_name": "tcptuned", "static_configs": [{"targets": [f"127.0.0.1:{PORT}"]}], **job}
+    scrape = {"job_name": "tcptuned", "static_configs": [{"targets": list(targets)}], **job}
     content = {
         "global": {"scrape_interval": "1s"},
         "rule_files": [str(each) for each in copies],
@@ -74,13 +75,13 @@ def prometheus(
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     command = [
         "prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{PROMETHEUS_PORT}", "--log.level=warn",
+        f"--web.listen-address=0.0.0.0:{PROMETHEUS_PORT}", "--log.level=warn",
     ]  # fmt: skip
     with (folder / "prometheus.log").open("wb") as log, lab.run_in("server", command, stderr=log) as process:
         try:
             asked = Prometheus(lab)
             until(
-                lambda: process.poll() is not None or asked.values('up{job="tcptuned"}') == [up], 30,
+                lambda: process.poll() is not None or asked.values('up{job="tcptuned"}') == [up] * len(targets), 30,
                 "Prometheus does not scrape the agent",
             )  # fmt: skip
             assert process.poll() is None, (folder / "prometheus.log").read_text(encoding="utf-8")
