@@ -29,6 +29,9 @@ def test_the_package_is_whole(tmp_path: Path) -> None:
     for page in (CONFIG / "man").iterdir():
         packed = tree / "usr" / "share" / "man" / f"man{page.suffix[1:]}" / f"{page.name}.gz"
         assert gzip.decompress(packed.read_bytes()) == page.read_bytes()
+    first = (tree / "etc" / "tcptuned" / "tcptuned.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=/usr/share/tcptuned/tcptuned.schema.json"
+    assert (tree / first.partition("=/")[2]).exists()
     done = subprocess.run(
         [home / "bin" / "python3", "-I", home / "bin" / "tcptuned", "check", "--config",
          tree / "etc" / "tcptuned" / "tcptuned.yaml"],
