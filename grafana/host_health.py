@@ -113,6 +113,15 @@ HEALTH = Row("Agent's health", (
         Query(f"max by (reason) ({of('tcptuned_adoption_obstacle')})", "not possible: {{reason}}"),
     ),
     graph(
+        "Other hosts' experience",
+        "Questions a second to Prometheus about it, those without an answer that can be used, by reason, and arms of "
+        "groups that begin with it (fleet.prometheus_url).",
+        "short",
+        Query(f"sum ({rate('tcptuned_fleet_reads_total')})", "questions"),
+        Query(f"sum by (reason) ({rate('tcptuned_fleet_read_failures_total')})", "{{reason}}"),
+        Query(f"sum ({of('tcptuned_fleet_arms')})", "arms"),
+    ),
+    graph(
         "Processor",
         "Share of a core that the agent takes, and its programs in the kernel; these are counted while the sysctl "
         "kernel.bpf_stats_enabled is 1.",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,32 @@ def test_what_is_asked_names_the_groups_and_the_rules() -> None:
     assert 'group=~"cdn|default"' in text
     assert all(name in text for name in RULES)
     assert "[300s]" in text
+
+
+def test_prometheus_adds_up_what_is_asked_and_leaves_out_what_is_old(tmp_path: Path) -> None:
+    """Two servers' sums in a third one; the second of them stops after four minutes."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is missing; Debian's package prometheus has it")
+    name = next(iter(RULES))
+    pairs = zip(("group", "dimension", "arm", "against"), BBR, strict=True)
+    labels = ", ".join(f'{key}="{value}"' for key, value in pairs)
+    series = {
+        f'{name}{{shard="a", {labels}}}': "1x20",
+        f'{name}{{shard="b", {labels}}}': "2x4 _x16",
+        f'{name}{{shard="a", {labels.replace("default", "other")}}}': "4x20",
+        f'{name}_other{{shard="a", {labels}}}': "4x20",
+    }
+    together = f"{name}{{{labels}}}"
+    asked = [
+        {"expr": expression(GROUPS), "eval_time": when, "exp_samples": [{"labels": together, "value": sums}]}
+        for when, sums in (("4m", 3), ("8m", 3), ("12m", 1))
+    ]
+    inputs = [{"series": each, "values": values} for each, values in series.items()]
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": asked}
+    (tmp_path / "test.yml").write_text(json.dumps({"evaluation_interval": "1m", "tests": [test]}), encoding="utf-8")
+    command = ["promtool", "test", "rules", "test.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_good_answer() -> None:
