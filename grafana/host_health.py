@@ -39,7 +39,7 @@ HEALTH = Row("Agent's health", (
     ),
     value(
         "Last save",
-        "How long ago what was learnt was saved; it is every minute, or less often where there is much.",
+        "How long ago what was learnt was saved; it is every 20 s, or less often where there is much.",
         "s",
         Query(f"time() - min ({of('tcptuned_state_last_save_timestamp_seconds')})", ""),
         bad_from=1800,
@@ -56,6 +56,12 @@ HEALTH = Row("Agent's health", (
         "bool_yes_no",
         Query(f"max ({of('tcptuned_guard_off')})", ""),
         bad_from=1,
+    ),
+    value(
+        "Administrator's choice",
+        "Yes: somebody changed the host's congestion control, so no other is tried until a reload.",
+        "bool_yes_no",
+        Query(f"max ({of('tcptuned_administrator_override')})", ""),
     ),
     graph(
         "Time of the jobs",

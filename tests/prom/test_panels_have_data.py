@@ -144,7 +144,6 @@ NOT_SHOWN = {
     "tcptuned_delivered_segments_total": "the speed while transferring is shown",
     "tcptuned_delivery_seconds_total": "the speed while transferring is shown",
     "tcptuned_fleet_last_read_timestamp_seconds": "arms fall to 0 when the last reading is too old",
-    "tcptuned_syns_not_kept_total": "counted only where options are configured",
     "tcptuned_arm_safe_paths": "for other agents; the gain that goes with it is shown",
     "tcptuned_arm_unsafe_paths": "for other agents; the gain that goes with it is shown",
 }

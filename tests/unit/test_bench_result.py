@@ -33,7 +33,7 @@ def cell(**times: float) -> dict[str, Any]:
         learned = [] if each is SIBLING else [(0, seconds)] * 12
         runs[each.name] = Run(learned, [(0, seconds)] * 12, 0, {}, dict(COUNTS))
     made = Cell("7", "100KB", 0.1, False, asdict(plan_for(WORKLOADS["100KB"], load_paths()["7"], budget=60.0)), runs,
-                {"dimensions": [{"name": "initial_window", "chosen": "iw28"}]}, {}, 0.001)  # fmt: skip
+                {"dimensions": [{"name": "initial_window", "chosen": "iw28"}]}, {}, 0.0, 0.001)  # fmt: skip
     return made.to_json()
 
 
@@ -70,6 +70,13 @@ def test_a_truth_outside_the_interval_is_told() -> None:
         values["uplift"] = {"all": {"ratio": 0.4, "lower": 0.3, "upper": upper}}
         # without the handshake of 0.1 s: 1 - 0.4 / 0.9
         assert measured(values).covered is covered
+
+
+def test_the_holdout_is_not_among_the_treated() -> None:
+    values = cell(tcptuned=0.5)
+    values["uplift"] = {"all": {"ratio": 0.64, "lower": 0.62, "upper": 0.66}}
+    for holdout, covered in ((0.0, False), (0.2, True)):
+        assert measured({**values, "holdout": holdout}).covered is covered
 
 
 def test_what_the_clients_saw_may_be_off_too() -> None:

@@ -13,18 +13,18 @@ from controllers.congestion import CongestionThompson
 from controllers.inheritance import NETWORK, inherit, pooled, statistics
 from controllers.initial_window import InitialWindowTrial
 from controllers.rfc9040 import InitialWindowRfc9040
-from controllers.thompson import COMPARING_SHARE
+from controllers.thompson import COMPARING_SHARE, ENOUGH
 
 EVERY_LAW = pytest.mark.parametrize("law", LAWS.values(), ids=[f"{dimension}-{law}" for dimension, law in LAWS])
 WINDOWS = np.array([10, 14, 20, 28, 40, 56, 80])
 ARMS = tuple(Arm(f"arm{window}", int(window)) for window in WINDOWS)
 
 
-def made_up(seed: int, paths: int = 6) -> Floats:
-    """Sums that fit together, (paths, 7, fields): arms used more or less, with times, sizes and losses of their own."""
+def made_up(seed: int, *, least: int = 0) -> Floats:
+    """Sums that fit together, (6, 7, fields): arms used `least` times or more, their times, sizes and losses."""
     random = np.random.default_rng(seed)
-    count = random.choice([0, 0, 1, 3, 5, 12, 60, 200], (paths, len(ARMS))).astype(np.float64)
-    time = random.normal(0, 1, (paths, 1)) + random.normal(0, 0.4, count.shape)
+    count = np.maximum(random.choice([0, 0, 1, 3, 5, 12, 60, 200], (6, len(ARMS))), least).astype(np.float64)
+    time = random.normal(0, 1, (6, 1)) + random.normal(0, 0.4, count.shape)
     spread = random.uniform(0.05, 0.6)
     share = random.choice([0, 0, 0.005, 0.02, 0.1, 0.4], count.shape)
     sums = np.zeros((*count.shape, len(Field)), np.float32)
@@ -41,8 +41,8 @@ def made_up(seed: int, paths: int = 6) -> Floats:
     return sums
 
 
-def some_paths() -> st.SearchStrategy[Floats]:
-    return st.integers(0, 1 << 32).map(made_up)
+def some_paths(*, least: int = 0) -> st.SearchStrategy[Floats]:
+    return st.integers(0, 1 << 32).map(lambda seed: made_up(seed, least=least))
 
 
 def prior_of(law: type, sums: Floats) -> Prior | None:
@@ -74,14 +74,17 @@ def test_paths_in_another_order_get_the_same_decisions(law: type, sums: Floats, 
     ],
 )
 @settings(max_examples=150, deadline=None)
-@given(sums=some_paths(), arm=st.integers(1, 6), more=st.sampled_from([0.02, 0.1, 0.5, 1.0]))
+@given(
+    sums=st.one_of(some_paths(), some_paths(least=12)), arm=st.integers(1, 6),
+    more=st.sampled_from([0.02, 0.1, 0.5, 1.0]),
+)  # fmt: skip
 def test_more_loss_never_gets_an_arm_more_connections(
     law: type, fields: tuple[Field, Field], sums: Floats, arm: int, more: float
 ) -> None:
     """Of what was sent more is lost, whatever is inherited.
 
-    The leader's own doubt is in the others' odds, which move a little as the lead changes; and who loses the lead while
-    little is known is compared like the others.
+    While algorithms have too few transfers, the share in which they are compared may go to other ones than before: an
+    arm that is less ahead leaves more of them in question.
     """
     lost, sent = fields
     prior = prior_of(law, sums)
@@ -89,8 +92,10 @@ def test_more_loss_never_gets_an_arm_more_connections(
     worse = sums.copy()
     worse[:, arm, lost] += np.float32(more) * (sums[:, arm, sent] - sums[:, arm, lost])
     after = law().step(0.0, Evidence(ARMS, worse, prior)).probabilities[:, arm]
-    compared = COMPARING_SHARE if law is CongestionThompson else 0.0
-    assert (after <= np.maximum(before, compared) + 0.06).all()
+    compared = np.zeros(len(sums))
+    if law is CongestionThompson:
+        compared[(sums[..., Field.TRANSFERS] < ENOUGH).any(axis=1)] = COMPARING_SHARE
+    assert (after <= before + compared + 0.02).all()
 
 
 @EVERY_LAW

@@ -150,7 +150,8 @@ def _learnt(samples: Sequence[Sequence[float]], best: _BySize) -> int | None:
 
 def _covered(cell: Cell) -> bool | None:
     """The agent compares its treated connections with its own holdout, without the handshake; so do we with the
-    default's. Ours is a measurement too: what it may be off is added to the interval."""
+    default's. A client does not know which it was, but the holdout's share is counted, and the mean of all follows it.
+    Ours is a measurement too: what it may be off is added to the interval."""
     uplift = (cell["uplift"] or {}).get("all")
     if not uplift:
         return None
@@ -158,7 +159,9 @@ def _covered(cell: Cell) -> bool | None:
         np.log([max(value - cell["round_trip"], 1e-4) for _, value in run["learned"] + run["compared"]])
         for run in (cell["runs"][TCPTUNED.name], cell["runs"][DEFAULT.name])
     )
-    truth, doubt = float(ours.mean() - theirs.mean()), _SURE**2 * (_variance(ours) + _variance(theirs))
+    treated = max(1.0 - float(cell["holdout"]), 1e-6)
+    truth = float(ours.mean() - theirs.mean()) / treated
+    doubt = (_SURE / treated) ** 2 * (_variance(ours) + _variance(theirs))
     shown, low, high = (math.log(max(1.0 - uplift[name], 1e-6)) for name in ("ratio", "upper", "lower"))
     room = low - shown if truth < shown else high - shown
     return (truth - shown) ** 2 <= room**2 + doubt

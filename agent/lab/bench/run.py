@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Network
@@ -60,6 +60,7 @@ class Cell:
     runs: dict[str, Run]
     explained: dict[str, Any]
     uplift: dict[str, Any]
+    holdout: float  # the share of tcptuned's connections that were left alone
     late: float  # seconds that the emulator was behind at worst
 
     def to_json(self) -> dict[str, Any]:
@@ -243,8 +244,7 @@ class _Stage:
             run = self._runs[key]
             run.counts = {name: value - run.counts_learned.get(name, 0) for name, value in counts.items()}
         late = self._lab.counters().late_max
-        groups = self._agents[TCPTUNED.name].status()["groups"]
-        uplifts = {group["name"]: group["uplift"] for group in groups}
+        groups = {group["name"]: group for group in self._agents[TCPTUNED.name].status()["groups"]}
         return [
             Cell(
                 path=name,
@@ -254,7 +254,8 @@ class _Stage:
                 plan=asdict(self._plans[name]),
                 runs={each.name: self._runs[name, each.name] for each in self._contenders},
                 explained=self._agents[TCPTUNED.name].explain(self._lab.address(path_name(name, TCPTUNED))) or {},
-                uplift=uplifts.get(_group(position), {}),
+                uplift=groups.get(_group(position), {}).get("uplift", {}),
+                holdout=_holdout(groups.get(_group(position), {})),
                 late=late,
             )
             for position, name in enumerate(self._paths)
@@ -264,3 +265,9 @@ class _Stage:
 def _group(position: int) -> str:
     """The agent's group of a path; paths may be called anything."""
     return f"path{position}"
+
+
+def _holdout(group: Mapping[str, Any]) -> float:
+    """The holdout's share of a group's connections that were drawn."""
+    drawn = group.get("connections", {})
+    return float(drawn.get("holdout", 0) / max(drawn.get("holdout", 0) + drawn.get("treated", 0), 1))
