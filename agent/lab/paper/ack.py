@@ -25,6 +25,7 @@ __all__ = ["BATCH_MBPS", "ack_links", "batches", "measure_ack"]
 
 _OBJECT = 100_000  # bytes
 _OBJECT_RTTS = 5  # about what an object takes
+_TIMEOUT = 60.0  # seconds for an object, and its time if it fails
 _LOAD = 0.5  # of the link, at most, by objects
 _MOST_OBJECTS = 8  # at a time
 BATCH_MBPS = 60.0  # links measured side by side; more is too much for the emulator beside everything else
@@ -106,6 +107,7 @@ def measure_ack(progress: Progress, *, quick: bool) -> Found:
         notes=[
             "ACKs (packets of the way back for one of data), goodput and times are ratios to the kernel's own ACKs, "
             "with 95 % intervals. For all links together an object's time counts as a multiple of its link's median.",
+            f"An object that failed counts as {_TIMEOUT:g} s.",
             "Overflow: the share of a download's packets that found the queue full. Fewer ACKs hide from cubic's slow "
             "start (HyStart) that the queue fills, so that it ends with more losses.",
             "The kernel acknowledges every second segment, and nothing makes it do so more often: 'every segment' can "
@@ -155,12 +157,16 @@ def _measure(
     lab.flush_metrics()
     objects = {
         name: lab.start(
-            Transfer(path=link.spec.name, size=_OBJECT, count=None, seconds=seconds, concurrency=link.concurrency)
+            Transfer(
+                path=link.spec.name, size=_OBJECT, count=None, seconds=seconds, concurrency=link.concurrency,
+                timeout=_TIMEOUT,
+            )
         )
         for name, link in links.items()
     }
     for name, job in objects.items():
-        found[name][strategy].times += [_sound(done).seconds for done in job.wait()]
+        # One that never came must not end half an hour of measuring, nor be left out.
+        found[name][strategy].times += [done.seconds if done.error is None else _TIMEOUT for done in job.wait()]
 
 
 def _sound(done: Completion) -> Completion:
