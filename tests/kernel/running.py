@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,6 +138,9 @@ class RunningAgent:
     def _is_ready(self) -> bool:
         try:
             return self.get("/-/healthy") is not None
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return False
         except OSError:
             return False
 

@@ -50,7 +50,7 @@ def tail(lab: Lab, path: str, count: int) -> float:
     return quantiles(times, n=20)[-1]
 
 
-@pytest.mark.parametrize("path", ["long", "lossy"])
+@pytest.mark.parametrize("path", ["long", pytest.param("lossy", marks=pytest.mark.long)])
 def test_half_of_the_acks_go_and_nothing_gets_slower(lab: Lab, tmp_path: Path, path: str) -> None:
     """The server asks for an ACK every 10 segments or quarter of the RTT.
 
@@ -67,7 +67,7 @@ def test_half_of_the_acks_go_and_nothing_gets_slower(lab: Lab, tmp_path: Path, p
         folder.mkdir()
         client = {"honour_from": SERVERS}
         with both_sides(lab, folder, asks=client, grants=sides[asks], client=ON_REQUEST):
-            share, mbps = acks_per_segment(lab, path, 5.0, congestion)
+            share, mbps = acks_per_segment(lab, path, 8.0 if path == "long" else 5.0, congestion)
             acks[asks].append(share)
             goodput[asks].append(mbps)
             if path == "long":

@@ -54,6 +54,7 @@ def shown(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_a_path_of_ones_own_may_follow_traces(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_path_of_ones_own_may_follow_traces(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_a_flow_of_somebody_else_is_measured_beside_both_senders(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def container(lab: Lab, tmp_path: Path) -> Iterator[Container]:
         started.end()
 
 
+@pytest.mark.long
 def test_the_container_tunes_and_answers_who_has_a_certificate(container: Container, lab: Lab) -> None:
     status = Path(f"/proc/{container.process.pid}/status").read_text()
     facts = dict(line.split(":\t", 1) for line in status.splitlines())
@@ -195,6 +196,7 @@ def test_the_container_tunes_and_answers_who_has_a_certificate(container: Contai
     assert "WARNING" not in container.log()
 
 
+@pytest.mark.long
 def test_a_hung_container_fails_its_probes(container: Container) -> None:
     assert container.probe("livenessProbe")
     container.process.send_signal(signal.SIGSTOP)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
+import pytest
 from running import RunningAgent, configuration, require_root, until
 
 from agent.lab.lab import Lab
@@ -54,6 +55,7 @@ def test_a_window_for_each_path_behind_one_gateway(tmp_path: Path) -> None:
     assert windows["short"] == "default"
 
 
+@pytest.mark.long
 def test_the_right_algorithm_under_random_loss(tmp_path: Path) -> None:
     """10 MB at 1 % loss: the goodput of what is chosen is at least twice cubic's, the host's default."""
     require_root()

@@ -69,7 +69,13 @@ def told_by_both(running: dict[str, Any], saved: dict[str, Any]) -> None:
     assert [path["path"] for path in running["paths"]["shown"]] == [path["path"] for path in saved["paths"]["shown"]]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.long),
+    ],
+)
 def test_the_first_connections_after_a_restart_get_what_was_learnt(
     lab: Lab, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
+import pytest
 from running import require_root
 from test_acks import ASK_10, ON_REQUEST, SERVERS
 from test_extensions import both_sides
@@ -27,6 +28,7 @@ def goodput(lab: Lab) -> float:
     return mean(found)
 
 
+@pytest.mark.long
 def test_fewer_acks_do_not_overflow_a_short_queue(tmp_path: Path) -> None:
     require_root()
     with Lab([SHORT_QUEUE]) as lab:

@@ -78,6 +78,7 @@ def test_an_unknown_experiment_is_refused_at_once(tmp_path: Path) -> None:
     assert "there are overhead" in complaints
 
 
+@pytest.mark.long
 def test_the_rtt_tells_the_algorithms_apart(tmp_path: Path) -> None:
     found = experiment(tmp_path, "congestion")
     [table] = found["tables"]

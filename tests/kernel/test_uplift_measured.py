@@ -8,6 +8,7 @@ from math import log2
 from pathlib import Path
 from statistics import fmean, stdev
 
+import pytest
 from running import RunningAgent, configuration, require_root
 
 from agent.lab.jobs import wait_all
@@ -25,6 +26,7 @@ def log_times(completions: Sequence[Completion]) -> list[float]:
     return [log2(each.seconds - (each.connect or 0.0)) for each in completions]
 
 
+@pytest.mark.long
 def test_the_interval_covers_what_clients_measure(tmp_path: Path) -> None:
     """Side by side: the kernel's defaults in a laboratory without an agent, and one where 30 % are the holdout.
 

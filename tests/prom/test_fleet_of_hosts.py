@@ -125,6 +125,7 @@ def converged(host: Host, agent: RunningAgent) -> int:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_third_host_needs_a_quarter_of_the_connections(hosts: list[Host], tmp_path: Path) -> None:
     first, second, third = hosts
     url = f"http://{HUB.format(host=3)}:{PROMETHEUS_PORT}"
