@@ -21,6 +21,7 @@ from agent.lab.workload import Transfer
 from agent.state import FILE, INTERVAL
 
 FIRST = 20  # connections
+LARGER = {"iw20", "iw28", "iw40", "iw56", "iw80"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def learn(lab: Lab, agent: RunningAgent, address: str, seconds: float) -> str:
     """Lets objects be fetched until a larger window is chosen, for `seconds` at least; returns the chosen one."""
     until_then = time.monotonic() + seconds
     load = lab.start(Transfer(path="long", size=60_000, count=None, concurrency=8, seconds=120))
-    until(lambda: agent.chosen(address, "initial_window") in {"iw40", "iw56", "iw80"}, 60, "nothing was learnt")
+    until(lambda: agent.chosen(address, "initial_window") in LARGER, 60, "nothing was learnt")
     time.sleep(max(0.0, until_then - time.monotonic()))
     load.stop()
     load.wait(30)
