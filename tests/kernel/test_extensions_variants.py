@@ -192,6 +192,7 @@ def test_fast_open_leaves_no_room_for_all(lab: Lab, tmp_path: Path) -> None:
     assert [UTO_200_SECONDS in options for options in syns] == [True, False, False]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lab", [{"server_sysctls": {"ipv4/tcp_syncookies": "2"}}], indirect=True, ids=[""])
 def test_syn_cookies(lab: Lab, tmp_path: Path) -> None:
     """The server forgets the SYN: nothing is granted, and that is counted; what comes later is heard."""
