@@ -69,8 +69,10 @@ def decide(
     believed[rows, leader] |= won & (seen[rows, leader] >= SEEN_TWICE)
     lacking = ~believed & ~vetoed & ~(beaten & (seen >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
-    share = np.float32(COMPARING_SHARE) / np.maximum(lacking.sum(axis=1, keepdims=True, dtype=np.float32), 1.0)
-    share = lacking * np.where(suspect, np.minimum(share, SUSPECT_SHARE), share)
+    # Who has nearly all connections anyway needs none of it.
+    needed = lacking * (1.0 - probabilities)
+    share = COMPARING_SHARE * needed / np.maximum(needed.sum(axis=1, keepdims=True), 1e-9)
+    share = np.where(suspect, np.minimum(share, SUSPECT_SHARE), share)
     probabilities = (1.0 - share.sum(axis=1, keepdims=True)) * probabilities + share
     # No transfer to judge by, no arm to try: arm 0 alone, until some connection transfers enough.
     idle = measure.trials.sum(axis=1) < NOTHING

@@ -83,8 +83,8 @@ def test_more_loss_never_gets_an_arm_more_connections(
 ) -> None:
     """Of what was sent more is lost, whatever is inherited.
 
-    While algorithms have too few transfers, the share in which they are compared may go to other ones than before: an
-    arm that is less ahead leaves more of them in question.
+    The leader's own doubt is in the others' odds, which move a little as the lead changes. An algorithm with too few
+    transfers is compared whatever it lost: what it gets may move by less than the share that is for comparing.
     """
     lost, sent = fields
     prior = prior_of(law, sums)
@@ -92,10 +92,10 @@ def test_more_loss_never_gets_an_arm_more_connections(
     worse = sums.copy()
     worse[:, arm, lost] += np.float32(more) * (sums[:, arm, sent] - sums[:, arm, lost])
     after = law().step(0.0, Evidence(ARMS, worse, prior)).probabilities[:, arm]
-    compared = np.zeros(len(sums))
+    moves = np.zeros(len(sums))
     if law is CongestionThompson:
-        compared[(sums[..., Field.TRANSFERS] < ENOUGH).any(axis=1)] = COMPARING_SHARE
-    assert (after <= before + compared + 0.02).all()
+        moves = np.where(sums[:, arm, Field.TRANSFERS] < ENOUGH, COMPARING_SHARE, 0.03)
+    assert (after <= before + moves + 1e-5).all()
 
 
 @EVERY_LAW
