@@ -152,6 +152,7 @@ def _kind(text: object) -> str:
 def _shape(numbers: list[object]) -> tuple[int, ...]:
     if not isinstance(numbers, list) or len(numbers) > _MOST_DIMENSIONS:
         raise ValueError
-    if any(type(number) is not int or not 0 <= number < 1 << 40 for number in numbers):
+    shape = tuple(number for number in numbers if type(number) is int and 0 <= number < 1 << 40)
+    if len(shape) < len(numbers):
         raise ValueError
-    return tuple(int(number) for number in numbers)  # type: ignore[call-overload]
+    return shape

@@ -13,11 +13,17 @@ from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
-from agent import cgroups, features
+from agent import cgroups, features, libbpf
+from agent.adoption import OBSTACLES
+from agent.bcc_child import PROGRAMS
 from agent.config import Config
+from agent.connect import agent_url, connect
 from agent.errors import CompileError, KernelError, TcptunedError, UsageError
 from agent.finding import Check, Finding, unseen
+from agent.kernel import Kernel
+from agent.loader import BCC_CURE, Loader
 from agent.preflight import missing_capabilities
+from agent.sockets import tcp_sockets
 
 __all__ = ["BPF_CHECKS"]
 
@@ -35,8 +41,6 @@ _TIMEOUT = 3.0  # seconds
 def _bcc(_config: Config) -> Iterator[Finding]:
     spec = find_spec("bcc")
     if spec is None or not spec.submodule_search_locations:
-        from agent.loader import BCC_CURE  # noqa: PLC0415
-
         yield Finding("BCC", "missing", "not there", BCC_CURE)
         return
     folder = Path(spec.submodule_search_locations[0])
@@ -83,9 +87,6 @@ def _programs(_config: Config) -> Iterator[Finding]:
         for step in steps:
             yield unseen(step, f"{' and '.join(missing)} missing; use sudo")
         return
-    from agent.kernel import Kernel  # noqa: PLC0415  takes numpy along
-    from agent.loader import Loader  # noqa: PLC0415
-
     begin = time.monotonic()
     try:
         kernel = Kernel(Loader(_SMALL).finish())
@@ -110,12 +111,7 @@ def _programs(_config: Config) -> Iterator[Finding]:
         kernel.close()
 
 
-def _adopting(kernel: object) -> Finding:
-    from agent.adoption import OBSTACLES  # noqa: PLC0415
-    from agent.kernel import Kernel  # noqa: PLC0415
-    from agent.sockets import tcp_sockets  # noqa: PLC0415
-
-    assert isinstance(kernel, Kernel)
+def _adopting(kernel: Kernel) -> Finding:
     obstacle = kernel.no_iterator
     if not obstacle:
         try:
@@ -128,10 +124,7 @@ def _adopting(kernel: object) -> Finding:
     return Finding("older sockets", "ok", "can be adopted", text)
 
 
-def _attaching(kernel: object) -> Finding:
-    from agent.kernel import Kernel  # noqa: PLC0415
-
-    assert isinstance(kernel, Kernel)
+def _attaching(kernel: Kernel) -> Finding:
     folder = cgroups.mount_point() / f"tcptuned-doctor-{os.getpid()}"
     try:
         folder.mkdir()
@@ -172,8 +165,6 @@ def _neighbours(config: Config) -> Iterator[Finding]:
 
 def _attached(folder: Path, kind: int) -> list[str]:
     """The names of the programs of an attach type in force on a cgroup."""
-    from agent import libbpf  # noqa: PLC0415
-
     library = ctypes.CDLL("libbpf.so.1")
     programs, count = (ctypes.c_uint32 * _MOST_PROGRAMS)(), ctypes.c_uint32(_MOST_PROGRAMS)
     target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -187,15 +178,11 @@ def _attached(folder: Path, kind: int) -> list[str]:
 
 
 def _own_names() -> set[str]:
-    from agent.bcc_child import PROGRAMS  # noqa: PLC0415
-
     return {name[:15] for name, *_ in PROGRAMS}  # the kernel keeps 15 characters
 
 
 def _running(config: Config) -> Iterator[Finding]:
     """An agent that answers, and programs of ours whoever holds them."""
-    from agent.connect import agent_url, connect  # noqa: PLC0415
-
     try:
         url = agent_url(config)
     except UsageError as error:
@@ -221,8 +208,6 @@ def _running(config: Config) -> Iterator[Finding]:
 
 
 def _own_links() -> int:
-    from agent import libbpf  # noqa: PLC0415
-
     names = _own_names()
     return sum(bool(group) and libbpf.program_name(program) in names for _, program, group in libbpf.links())
 

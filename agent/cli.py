@@ -142,8 +142,8 @@ def _interval(text: str) -> float:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    from agent import config_file  # noqa: PLC0415
-    from agent.config import default  # noqa: PLC0415
+    from agent import config_file
+    from agent.config import default
 
     if options.config is not None:
         return config_file.load(options.config)
@@ -155,13 +155,13 @@ def _run(options: argparse.Namespace) -> int:
     # APScheduler logs every run of every job at INFO.
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     config = _config(options)
-    from agent.loader import Loader, map_sizes  # noqa: PLC0415
-    from agent.preflight import require_system  # noqa: PLC0415
+    from agent.loader import Loader, map_sizes
+    from agent.preflight import require_system
 
     require_system()
     # Compiling takes longest: it goes on beside the imports below.
     loader = Loader(map_sizes(config))
-    from agent.service import Service  # noqa: PLC0415
+    from agent.service import Service
 
     path = options.config or (INSTALLED_CONFIG if INSTALLED_CONFIG.exists() else None)
     Service(config, loader, path=path, dry_run=options.dry_run).run()
@@ -169,8 +169,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from agent.errors import ConfigurationError, UsageError  # noqa: PLC0415
-    from agent.web_security import load  # noqa: PLC0415
+    from agent.errors import ConfigurationError, UsageError
+    from agent.web_security import load
 
     if options.config is None:
         raise UsageError("name the file to check: tcptuned check --config FILE")
@@ -180,7 +180,7 @@ def _check(options: argparse.Namespace) -> int:
     except ConfigurationError as error:
         problems = error.problems
     if options.json:
-        import json  # noqa: PLC0415
+        import json
 
         print(json.dumps({"file": str(options.config), "ok": not problems, "problems": problems}))
     elif problems:
@@ -191,16 +191,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from agent.doctor import show_doctor  # noqa: PLC0415
+    from agent.doctor import show_doctor
 
     return show_doctor(_config(options), as_json=options.json)
 
 
 def _status(options: argparse.Namespace) -> int:
-    from agent.show import show_status  # noqa: PLC0415
+    from agent.show import show_status
 
     if options.watch is not None:
-        from agent.watch import watch_status  # noqa: PLC0415
+        from agent.watch import watch_status
 
         watch_status(_config(options), options.watch, as_json=options.json)
     else:
@@ -209,33 +209,33 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from agent.show import show_explain  # noqa: PLC0415
+    from agent.show import show_explain
 
     show_explain(_config(options), options.address, as_json=options.json)
     return 0
 
 
 def _detach(options: argparse.Namespace) -> int:
-    from agent.detach import show_detach  # noqa: PLC0415
+    from agent.detach import show_detach
 
     return show_detach(as_json=options.json)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from agent.report import show_report  # noqa: PLC0415
+    from agent.report import show_report
 
     show_report(_config(options), options.output, as_json=options.json)
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from agent.lab.demo import show_demo  # noqa: PLC0415
+    from agent.lab.demo import show_demo
 
     return show_demo(seconds=options.seconds, as_json=options.json)
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from agent.lab.bench.command import show_bench  # noqa: PLC0415
+    from agent.lab.bench.command import show_bench
 
     return show_bench(
         only=options.only, workloads=options.workloads, paths=options.paths, quick=options.quick,
@@ -244,29 +244,29 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _bench_paper(options: argparse.Namespace) -> int:
-    from agent.lab.paper.command import show_paper  # noqa: PLC0415
+    from agent.lab.paper.command import show_paper
 
     return show_paper(only=options.only, quick=options.quick, output=options.output, as_json=options.json)
 
 
 def _schema(_options: argparse.Namespace) -> int:
-    import json  # noqa: PLC0415
+    import json
 
-    from agent.config_schema import config_schema  # noqa: PLC0415
+    from agent.config_schema import config_schema
 
     print(json.dumps(config_schema(), indent=2))
     return 0
 
 
 def _completion(options: argparse.Namespace) -> int:
-    from agent.completion import completion_script  # noqa: PLC0415
+    from agent.completion import completion_script
 
     print(completion_script(command_line(), options.shell), end="")
     return 0
 
 
 def _man(options: argparse.Namespace) -> int:
-    from agent.manual import manual_page  # noqa: PLC0415
+    from agent.manual import manual_page
 
     print(manual_page(options.page, command_line()), end="")
     return 0

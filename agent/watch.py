@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from agent.config import Config
 from agent.errors import UnreachableError
 from agent.show import ask_status, console, draw, draw_status
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 __all__ = ["watch_status"]
 
@@ -62,9 +63,6 @@ def _print(facts: Mapping[str, Any]) -> None:
 
 
 def _on_terminal(config: Config, every: float, facts: Mapping[str, Any]) -> None:
-    from rich.live import Live  # noqa: PLC0415  --json does without
-    from rich.text import Text  # noqa: PLC0415
-
     with Live(console=console(), auto_refresh=False) as live:
         latest = Text()
 
@@ -80,16 +78,11 @@ def _on_terminal(config: Config, every: float, facts: Mapping[str, Any]) -> None
 
 
 def _foot(text: str) -> Text:
-    from rich.text import Text  # noqa: PLC0415
-
     return Text(f"\n{time.strftime('%H:%M:%S', time.gmtime())} UTC: {text}")
 
 
 def _picture(width: int, facts: Mapping[str, Any]) -> Text:
     """The status drawn beside the screen, so that it can replace the one before it in one go."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     paper = StringIO()
     draw(
         Console(file=paper, width=width, force_terminal=True, markup=False, highlight=False, emoji=False),

@@ -161,7 +161,7 @@ struct connection {
     u8 fin_acknowledged;
     u8 fin_received;
     u8 adopted; /* older than the agent; observed from the next callback on */
-    u8 paces_after_loss;
+    u8 paces_after_loss; /* until it did */
     u32 timeouts;
     u64 established_ns;
     u64 transfer_began_ns;

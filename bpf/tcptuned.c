@@ -13,6 +13,7 @@
 #include "apply.h"
 #include "row.h"
 #include "observe.h"
+#include "pace.h"
 #include "wire.h"
 #include "send.h"
 #include "timeout.h"
