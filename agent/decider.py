@@ -88,7 +88,7 @@ class Decider:
         rows = np.flatnonzero(due)
         # The groups' own sums are for people to read, and what no network knows every group knows.
         store.age(now, np.concatenate([np.arange(store.groups), rows]))
-        store.news[:] = store.startled[:] = False
+        store.news[:] = store.urgent[:] = False
         in_turn[: store.groups] = True
         in_turn[0 if everything else len(self._unknown[0]) :] = True
         self._failed = False
@@ -98,16 +98,16 @@ class Decider:
         return np.concatenate([np.arange(store.groups), rows]), unknown
 
     def hurry(self, now: float) -> Array:
-        """Decides rows with news that are new, learning or startled, which cannot wait for a step; returns them."""
+        """Decides rows with news that are new, learning or urgent, which cannot wait for a step; returns them."""
         store, nothing = self._store, np.zeros(0, np.intp)
         if not len(self._rows[0]):
             return nothing
         for table in self._rows:
             table.grow(len(store))
         learning = np.logical_or.reduce([table.learning for table in self._rows])
-        rows = store.groups + np.flatnonzero((store.news & (learning | store.startled))[store.groups :])
+        rows = store.groups + np.flatnonzero((store.news & (learning | store.urgent))[store.groups :])
         store.age(now, rows)
-        store.startled[rows] = False
+        store.urgent[rows] = False
         for number in range(len(self._laws)):
             # The news stay news, because the networks have not learnt of them.
             self._decide(number, now, _Due(rows, nothing, nothing))

@@ -24,7 +24,7 @@ __all__ = ["ANY", "EvidenceStore", "Samples"]
 # Half-lives without a look after which a path's sums are aged before something is added to them.
 _STALE = 0.01
 
-_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_startled", "_algorithm", "_recent")
+_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_urgent", "_algorithm", "_recent")
 # Which congestion control the windows of a path are judged under: an arm, any, or the one before the agent's restart.
 ANY, RESTORED = 255, 254
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
@@ -71,7 +71,7 @@ class EvidenceStore:
         self._seen = np.zeros(start, np.float64)
         self._aged = np.full(start, np.nan)
         self._news = np.zeros(start, np.bool_)
-        self._startled = np.zeros(start, np.bool_)
+        self._urgent = np.zeros(start, np.bool_)
         self._algorithm = np.full(start, ANY, np.uint8)
         self._recent = np.zeros((start, len(Recent)), np.float32)
         self.changes = 0
@@ -96,9 +96,9 @@ class EvidenceStore:
         return self._news[: self._length]
 
     @property
-    def startled(self) -> Array:
+    def urgent(self) -> Array:
         """Which rows are other than they were thought to be: their decisions cannot wait. To be set to False."""
-        return self._startled[: self._length]
+        return self._urgent[: self._length]
 
     @property
     def sums(self) -> Array:
@@ -184,7 +184,7 @@ class EvidenceStore:
         recent[new] = 0.0
         self._recent[rows] = recent
         self.changes += int(new.sum())
-        self._startled[rows[new]] = True
+        self._urgent[rows[new]] = True
         for number in range(len(self.dimensions)):
             self._cut(rows[new], number)
 
@@ -202,7 +202,7 @@ class EvidenceStore:
         """
         rows = rows[self._algorithm[rows] >= RESTORED]
         self._cut(rows, self._congestion)
-        self._news[rows] = self._startled[rows] = True
+        self._news[rows] = self._urgent[rows] = True
 
     def judge_windows_under(self, algorithm: Array, rows: Array) -> None:
         """From now on only connections with this congestion control count for the initial windows of `rows`.
@@ -219,7 +219,7 @@ class EvidenceStore:
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
         first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
         self._sums[rows[~mostly], first:last] = 0.0
-        self._news[rows] = self._startled[rows] = True
+        self._news[rows] = self._urgent[rows] = True
 
     def forget(self, count: int) -> tuple[Array, Array]:
         """Drops the `count` paths without traffic for longest.

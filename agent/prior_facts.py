@@ -7,12 +7,10 @@ import numpy as np
 from agent.tuner import Match, Tuner
 from controllers import Evidence
 from controllers.inheritance import statistics
-from controllers.thompson import INHERITED, REASONS
 
-__all__ = ["SOURCES", "prior_facts", "reason_of"]
+__all__ = ["SOURCES", "prior_facts"]
 
 SOURCES = ("network", "group", "fleet")
-_NEARBY, _ELSEWHERE = "as on networks nearby", "as on other hosts of the fleet"
 
 
 def prior_facts(tuner: Tuner, number: int, match: Match) -> dict[str, float] | None:
@@ -29,10 +27,3 @@ def prior_facts(tuner: Tuner, number: int, match: Match) -> dict[str, float] | N
     if total <= 0:
         return None
     return {source: round(float(part) / total, 3) for source, part in zip(SOURCES, weight, strict=True)}
-
-
-def reason_of(text: str, prior: dict[str, float] | None) -> str:
-    """A law's reason; laws do not know whose experience it was that they were given."""
-    if text == REASONS[INHERITED] and prior is not None and prior["fleet"] > 0.5:
-        return text.replace(_NEARBY, _ELSEWHERE)
-    return text

@@ -15,7 +15,7 @@ from agent.dimensions import CONGESTION, Dimension
 from agent.display import moment
 from agent.guard_facts import guard_facts, holdout, in_force, verdict_facts
 from agent.libbpf import Array
-from agent.prior_facts import prior_facts, reason_of
+from agent.prior_facts import prior_facts
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 from agent.tuner import Match, Tuner
@@ -211,15 +211,15 @@ def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> 
 def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str, Any]:
     """One dimension of an address."""
     dimension = tuner.dimensions[number]
-    prior = prior_facts(tuner, number, match)
-    facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name, "prior": prior}
+    facts: dict[str, Any] = {"name": dimension.name, "law": dimension.law_name}
+    facts["prior"] = prior_facts(tuner, number, match)
     # A few rows only: the estimates of all paths would take long, and the loop waits.
     arms = arm_facts(Evidence(dimension.arms, tuner.store.part(number, rows)))
     probabilities: list[float] = [1.0] + [0.0] * (len(arms) - 1)
     chosen = 0
     if number < len(tuner.decisions):
         decision, row = _decided(tuner, number, match.row, match.network)
-        facts["reason"] = reason_of(_reason(tuner, dimension, decision, row), prior)
+        facts["reason"] = _reason(tuner, dimension, decision, row)
         chosen = int(decision.chosen[row])
         probabilities = [float(share) for share in decision.probabilities[row]]
     else:

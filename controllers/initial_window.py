@@ -42,7 +42,7 @@ REASONS = (
     "fastest of the windows tried",
     "no window is clearly faster than the default",
     "transfers are too short to fill a larger window",
-    "no evidence of its own yet: as on networks nearby",
+    "no evidence of its own yet: as others found",
 )
 UNKNOWN, CLIMBING, LOSS, FASTEST, NO_GAIN, SHORT, INHERITED = range(len(REASONS))
 

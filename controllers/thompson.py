@@ -23,7 +23,7 @@ REASONS = (
     "best by time, retransmissions and round-trip time",
     "none is better than the kernel's default",
     "the faster arm retransmits too much",
-    "no evidence of its own yet: as on networks nearby",
+    "no evidence of its own yet: as others found",
 )
 UNKNOWN, COMPARING, BEST, NO_GAIN, VETOED, INHERITED = range(len(REASONS))
 
@@ -70,7 +70,7 @@ def decide(
     lacking = ~believed & ~vetoed & ~(beaten & (seen >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
     # Who has nearly all connections anyway needs none of it.
-    needed = lacking * (1.0 - probabilities)
+    needed = lacking * (1.0 - probabilities**2)
     share = COMPARING_SHARE * needed / np.maximum(needed.sum(axis=1, keepdims=True), 1e-9)
     share = np.where(suspect, np.minimum(share, SUSPECT_SHARE), share)
     probabilities = (1.0 - share.sum(axis=1, keepdims=True)) * probabilities + share

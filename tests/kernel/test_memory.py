@@ -21,7 +21,7 @@ from agent.lab.workload import Transfer
 from agent.state import FILE, INTERVAL
 
 FIRST = 20  # connections
-LARGER = {"iw20", "iw28", "iw40", "iw56", "iw80"}
+A_MINUTE = 60  # seconds: what a row of the history is of
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def learn(lab: Lab, agent: RunningAgent, address: str, seconds: float) -> str:
     """Lets objects be fetched until a larger window is chosen, for `seconds` at least; returns the chosen one."""
     until_then = time.monotonic() + seconds
     load = lab.start(Transfer(path="long", size=60_000, count=None, concurrency=8, seconds=120))
-    until(lambda: agent.chosen(address, "initial_window") in LARGER, 60, "nothing was learnt")
+    until(lambda: agent.chosen(address, "initial_window") in {"iw40", "iw56", "iw80"}, 60, "nothing was learnt")
     time.sleep(max(0.0, until_then - time.monotonic()))
     load.stop()
     load.wait(30)
@@ -62,12 +62,15 @@ def report(lab: Lab, config: Path) -> dict[str, Any]:
     return facts
 
 
-def told_by_both(running: dict[str, Any], saved: dict[str, Any]) -> None:
-    """The running agent and the file it left tell of the same path and decisions."""
+def told_by_both(running: dict[str, Any], saved: dict[str, Any], *, minutes: bool) -> None:
+    """The running agent and the file it left tell of the same path and decisions; the agent, of the last minute too."""
     assert (running["source"], saved["source"]) == ("agent", "file")
     assert running["journal"]
     assert saved["journal"][-len(running["journal"]) :] == running["journal"]
     assert [path["path"] for path in running["paths"]["shown"]] == [path["path"] for path in saved["paths"]["shown"]]
+    history = running["history"]["groups"]
+    assert bool(history) == minutes
+    assert not minutes or sum(history["default"]["treated"]) > 50
 
 
 @pytest.mark.parametrize(
@@ -86,13 +89,15 @@ def test_the_first_connections_after_a_restart_get_what_was_learnt(
     with RunningAgent(lab, config) as agent:
         assert set(first_windows(lab)) == {10}
         # A killed agent has what it saved in time; one that is asked to end saves by itself.
-        chosen = learn(lab, agent, address, INTERVAL + 5 if number == signal.SIGKILL else 0)
-        assert file.exists() == (number == signal.SIGKILL)
+        chosen = learn(lab, agent, address, max(INTERVAL, A_MINUTE) + 5 if number == signal.SIGKILL else 0)
+        assert file.exists() or number == signal.SIGTERM
         running = report(lab, config)
+        asked = time.time()
         agent.process.send_signal(number)
         agent.process.wait(10)
+    assert (file.stat().st_mtime > asked) == (number == signal.SIGTERM)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    told_by_both(running, report(lab, config))
+    told_by_both(running, report(lab, config), minutes=number == signal.SIGKILL)
 
     with RunningAgent(lab, config) as agent:
         assert agent.value("state_restored_paths") == 1

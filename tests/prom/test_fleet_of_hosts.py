@@ -153,7 +153,7 @@ def test_the_third_host_needs_a_quarter_of_the_connections(hosts: list[Host], tm
             until(lambda: agent.value("fleet_arms") > 0, 15, "the fleet was not read")
             window = third.window(agent)
             assert window["prior"] == {"network": 0.0, "group": 0.0, "fleet": 1.0}
-            assert window["reason"] == "no evidence of its own yet: as on other hosts of the fleet"
+            assert window["reason"] == "no evidence of its own yet: as others found"
             assert agent.value("fleet_read_failures_total") == 0
             taught = converged(third, agent)
             health = json.loads(agent.get("/api/v1/status"))["health"]

@@ -230,9 +230,7 @@ def test_explain_says_whose_experience_it_is() -> None:
     tuner.decide(5.0)
     (window, *others) = explain(tuner, ip_address("203.0.113.1"))["dimensions"]
     assert window["prior"] == {"network": 0, "group": 0, "fleet": 1}
-    assert (window["chosen"], window["reason"]) == (
-        "iw40", "no evidence of its own yet: as on other hosts of the fleet",
-    )  # fmt: skip
+    assert (window["chosen"], window["reason"]) == ("iw40", "no evidence of its own yet: as others found")
     assert [one["prior"] for one in others] == [None, None]
     # A network nearby that knows comes first.
     for arm in (0, 4):
@@ -241,7 +239,7 @@ def test_explain_says_whose_experience_it_is() -> None:
     tuner.decide(70.0)
     (window, *_) = explain(tuner, ip_address("203.0.114.1"))["dimensions"]
     assert window["prior"]["network"] > 0.5 > window["prior"]["fleet"] > 0
-    assert window["reason"] == "no evidence of its own yet: as on networks nearby"
+    assert window["reason"] == "no evidence of its own yet: as others found"
     # What a path brought into its network it does not inherit.
     (window, *_) = explain(tuner, ip_address("203.0.113.1"))["dimensions"]
     assert window["prior"] == {"network": 0, "group": 0, "fleet": 1}

@@ -164,7 +164,7 @@ def test_the_first_connection_of_a_path_uses_the_window_that_its_sibling_found()
     counts = [20, 10, 10, 60, 20, 10, 10]
     shares, chosen, why = decided(windows(FAST, [counts], 0.0), NONE)
     assert chosen in (3, 4, 5, 6)
-    assert why == "no evidence of its own yet: as on networks nearby"
+    assert why == "no evidence of its own yet: as others found"
     assert shares[3:].sum() > 0.7
     assert shares[0] > 0.15
     assert decided(windows(FAST, [counts] * 4, 0.0), NONE)[0][3:].sum() > 0.85

@@ -58,7 +58,7 @@ class Measured:
 
 
 def measured(cell: Cell) -> Measured:
-    """What a cell (`bench_run.Cell` as JSON) says."""
+    """What a cell (`agent.lab.bench.run.Cell` as JSON) says."""
     runs = cell["runs"]
     loss, again = ({name: _share(run, *each) for name, run in runs.items()} for each in _LOSSES)
     values = {name: _by_size(run["compared"]) for name, run in runs.items() if run["compared"]}

@@ -32,6 +32,7 @@ _RIPTIDE_SHARE = 0.3  # of the newest window in the mean
 _RFC9040_LEARNING = 3
 _DRAWN = 4  # connections in a round of comparing, of those who draw
 _TIMEOUT = 120.0  # seconds for one object
+_NOTHING = 1e-3  # Mb/s
 # Connections at once: most of them wait for slow paths.
 _AT_ONCE_PER_PROCESSOR = 24
 
@@ -211,8 +212,10 @@ class _Stage:
         with self._lock:
             if done.error is not None:
                 run.failures += 1
-                return
-            value = done.seconds if plan.seconds is None else done.mbps
+            # An object that never came took as long as it was waited for, and a download that broke carried nothing.
+            value = _NOTHING if plan.seconds is not None else _TIMEOUT
+            if done.error is None:
+                value = done.seconds if plan.seconds is None else done.mbps
             (run.compared if ticket.compared else run.learned).append((size, value))
         if riptide and done.state:
             self._follow(ticket, done.state["tcp_info"]["snd_cwnd"])
