@@ -243,4 +243,3 @@ def _refuse_restart_keys(old: Config, new: Config) -> None:
     changed = [name for name, (before, after) in pairs.items() if before != after]
     if changed:
         raise UsageError(f"changing {', '.join(changed)} takes a restart: systemctl restart tcptuned")
-

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from running import RunningAgent, configuration, require_root
+from running import RunningAgent, configuration, require_root, until
 
 from agent.lab.jobs import Job
 from agent.lab.lab import Lab
@@ -18,6 +17,7 @@ from agent.lab.workload import Transfer
 
 SABOTAGED = Path(__file__).with_name("sabotaged.py")
 MOST_CONNECTIONS = 150
+OPTIONS = ("initial_window", "congestion_control", "ack_delay")
 
 SHALLOW = PathSpec.symmetric("shallow", rate_mbps=12, delay_ms=5, queue_packets=10)
 LOSSY = PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=40, queue_packets=200, loss=0.02)
@@ -27,10 +27,7 @@ LONG = PathSpec.symmetric("long", rate_mbps=50, delay_ms=50, queue_packets=400)
 def caught_after(lab: Lab, agent: RunningAgent, path: str, job: Job) -> int:
     """Lets connections of `path` go on until the guard trips; returns how many had been opened by then."""
     address = str(lab.address(path))
-    deadline = time.monotonic() + 120.0
-    while agent.explain(address)["guard"]["state"] != "quarantined":
-        assert time.monotonic() < deadline, "the guard never tripped"
-        time.sleep(0.1)
+    until(lambda: agent.explain(address)["guard"]["state"] == "quarantined", 120.0, "the guard never tripped")
     job.stop()
     opened = len(job.wait(60))
     print(f"{path}: caught within {opened} connections: {agent.explain(address)['guard']['because']}")
@@ -91,20 +88,12 @@ def test_sabotage_is_caught(tmp_path: Path, name: str) -> None:
             time.sleep(1.0)
             assert [agent.value("option_sets_total", option=name) for name in OPTIONS] == settings
             lab.fetch("long", size=20_000, count=10)
-            until_true(lambda: sum(agent.value("option_sets_total", option=name) for name in OPTIONS) > sum(settings))
+            until(
+                lambda: sum(agent.value("option_sets_total", option=name) for name in OPTIONS) > sum(settings), 5.0,
+                "the other path is not tuned any more",
+            )  # fmt: skip
             assert agent.explain(str(lab.address("long")))["guard"]["state"] == "probation"
     lines = (tmp_path / "state" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
     (entry,) = (each for each in map(json.loads, lines) if each["dimension"] == "guard")
     assert (entry["path"], entry["after"]) == (str(lab.network(path.name)), "default")
     assert entry["reason"].startswith("for 10m: ")
-
-
-OPTIONS = ("initial_window", "congestion_control", "ack_delay")
-
-
-def until_true(condition: Callable[[], bool]) -> None:
-    """Counts appear within two samples."""
-    deadline = time.monotonic() + 5.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

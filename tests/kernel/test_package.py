@@ -12,7 +12,6 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_the_package_is_whole(tmp_path: Path) -> None:
     """Built as a user would, unpacked, and started from where it was unpacked."""
     subprocess.run([CONFIG / "debian" / "build", tmp_path], check=True, timeout=280)
