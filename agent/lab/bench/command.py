@@ -46,7 +46,6 @@ _BPFTUNE = (
     else "bpftune: not installed, so not measured."
 )
 _NAMES = [each.name for each in ALL]
-_PARTS = 2  # what is measured is kept after each: slow and fast paths in both
 _SEED = 1
 
 
@@ -142,13 +141,12 @@ def _measure(
     folder = _folder(output)
     cells = {path: cell for path in paths if (cell := _kept(folder, workload, path, quick)) is not None}
     missing = [path for path in paths if path not in cells]
-    for some in (missing[start::_PARTS] for start in range(min(_PARTS, len(missing)))):
-        share = {path: paths[path] for path in some}
+    if missing:
+        share = {path: paths[path] for path in missing}
         progress.begin(f"{workload.name}, {len(share)} paths", connections(workload, share, budget))
         fresh = run_cells(
-            share, workload, budget=budget, processors=os.cpu_count() or 1, seed=_SEED,
-            progress=progress.step,
-        )  # fmt: skip
+            share, workload, budget=budget, processors=os.cpu_count() or 1, seed=_SEED, progress=progress.step
+        )
         for each in fresh:
             cells[each.path] = _keep(folder, {**each.to_json(), "quick": quick})
     late = max(cells[path]["late"] for path in paths)

@@ -30,11 +30,12 @@ _SETTLE = 2.5  # seconds until the last rows have been read
 _PORTS = {TCPTUNED.name: 9877, RFC9040.name: 9878}
 _RIPTIDE_SHARE = 0.3  # of the newest window in the mean
 _RFC9040_LEARNING = 3
+_LEAST = 2  # turns of everybody, however long they take
 _DRAWN = 4  # connections in a round of comparing, of those who draw
 _TIMEOUT = 120.0  # seconds for one object
 _NOTHING = 1e-3  # Mb/s
 # Connections at once: most of them wait for slow paths.
-_AT_ONCE_PER_PROCESSOR = 24
+_AT_ONCE_PER_PROCESSOR = 100
 
 
 @dataclass
@@ -79,7 +80,8 @@ def run_cells(
     paths: dict[str, PathSpec], workload: Workload, *, budget: float, processors: int, seed: int,
     progress: Callable[[str], None],
 ) -> list[Cell]:  # fmt: skip
-    """One workload on all paths side by side, each in about `budget` seconds. Raises LabError."""
+    """One workload on all paths side by side, each in about `budget` seconds; both learning and comparing stop after as
+    long, but for the slowest contenders' first connections. Raises LabError."""
     stage = _Stage(paths, workload, budget, seed, progress)
     with ExitStack() as stack:
         stage.open(stack)
@@ -97,6 +99,7 @@ class _Stage:
         self._paths = paths
         self._workload = workload
         self._contenders = workload.contenders
+        self._budget = budget
         self._plans = {name: plan_for(workload, path, budget=budget) for name, path in paths.items()}
         self._progress = progress
         self._seed = seed
@@ -178,7 +181,10 @@ class _Stage:
 
     def play(self, tickets: Iterator[Ticket], workers: int) -> None:
         """Hands out the tickets in order; one contender makes one connection at a time on a path."""
-        waiting = TicketQueue(tickets, {name: plan.load_mbps for name, plan in self._plans.items()})
+        waiting = TicketQueue(
+            tickets, {name: plan.load_mbps for name, plan in self._plans.items()}, seconds=self._budget,
+            least={name: max(_LEAST, len(plan.sizes)) for name, plan in self._plans.items()}, left_out=self._left_out,
+        )  # fmt: skip
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]
         for each in threads:
             each.start()
@@ -196,6 +202,9 @@ class _Stage:
             finally:
                 waiting.give_back(ticket)
             self._progress(f"path {ticket.path}")
+
+    def _left_out(self, ticket: Ticket) -> None:
+        self._progress(f"path {ticket.path}")
 
     def _connect(self, ticket: Ticket) -> None:
         run = self._runs[ticket.path, ticket.contender.name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.errors import LabError
@@ -26,11 +27,21 @@ class Ticket:
 
 
 class TicketQueue:
-    """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries."""
+    """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries.
 
-    def __init__(self, tickets: Iterator[Ticket], loads: dict[str, float]) -> None:
+    After `seconds` a path's tickets are handed to `left_out`, except those of its first turns, `least` by path: a
+    contender that takes ten times as long as planned makes fewer connections, and the others need not wait for it.
+    """
+
+    def __init__(
+        self, tickets: Iterator[Ticket], loads: Mapping[str, float], *, seconds: float, least: Mapping[str, int],
+        left_out: Callable[[Ticket], None],
+    ) -> None:  # fmt: skip
         self._tickets = tickets
         self._loads = loads
+        self._end = time.monotonic() + seconds
+        self._least = least
+        self._left_out = left_out
         self._load = 0.0
         self._passed: list[Ticket] = []
         self._busy: set[tuple[str, str]] = set()
@@ -52,14 +63,26 @@ class TicketQueue:
             return None
 
     def _next(self) -> Ticket | None:
+        waiting, self._passed = self._passed, []
+        for ticket in waiting:
+            if self._too_late(ticket):
+                self._left_out(ticket)
+            else:
+                self._passed.append(ticket)
         for position, ticket in enumerate(self._passed):
             if self._fits(ticket):
                 return self._passed.pop(position)
         while len(self._passed) < _LOOK_AHEAD and (fresh := next(self._tickets, None)) is not None:
-            if self._fits(fresh):
+            if self._too_late(fresh):
+                self._left_out(fresh)
+            elif self._fits(fresh):
                 return fresh
-            self._passed.append(fresh)
+            else:
+                self._passed.append(fresh)
         return None
+
+    def _too_late(self, ticket: Ticket) -> bool:
+        return ticket.turn >= self._least[ticket.path] and time.monotonic() > self._end
 
     def _fits(self, ticket: Ticket) -> bool:
         if (ticket.path, ticket.contender.name) in self._busy:
