@@ -57,6 +57,28 @@ def test_learnt_is_when_the_next_ones_are_near_the_best() -> None:
     assert measured(values).learnt is None, "near for a while only"
 
 
+def test_the_holdout_does_not_hide_what_most_connections_see() -> None:
+    values = cell(cubic_iw40=0.1)
+    values["runs"][SIBLING.name]["compared"] = [(0, 1.0), *[(0, 0.1)] * 4] * 10
+    said = measured(values)
+    assert said.sibling is None, "by the mean of logarithms: ten times the time in every fifth"
+    assert said.sibling_median == 0
+    values["runs"][TCPTUNED.name]["learned"] = [(0, 1.0)] * 50 + [(0, 0.1)] * 50
+    assert measured(values).learnt_median == 38, "13 of the next 25"
+
+
+def test_what_fixed_arms_lose_is_counted_over_both_parts() -> None:
+    values = cell()
+    for name in (DEFAULT.name, TCPTUNED.name):
+        values["runs"][name]["counts"]["first_window_losses"] = 2.0
+        values["runs"][name]["counts_learned"] = {"first_window_segments": 300.0, "first_window_losses": 18.0}
+    said = measured(values)
+    assert said.first_window_loss[DEFAULT.name] == pytest.approx(0.05)
+    assert said.first_window_loss[TCPTUNED.name] == pytest.approx(0.02), "what it lost while learning is apart"
+    values["changes"] = True
+    assert measured(values).first_window_loss[DEFAULT.name] == pytest.approx(0.02), "of the path as it is now"
+
+
 def test_sizes_count_alike() -> None:
     values = cell()
     for name, times in ((DEFAULT.name, (0.1, 10.0)), (TCPTUNED.name, (0.05, 10.0))):
@@ -116,8 +138,10 @@ def test_promises_are_judged_by_their_intervals() -> None:
     assert against[1].value == pytest.approx(1.4**0.5)  # type: ignore[union-attr]
     assert against[3] == "no"
     assert rows["100KB: worst path by the default, mean: path 8 (by chance: 1.00)"][3] == "yes"
-    assert rows["100KB: connections until within 10 % when cold"][1] == "at most 0 on 1 of 2 paths; not on 8"
-    assert rows["100KB: the same where a sibling is known"][3] == "no"
+    for kind in ("mean", "median"):
+        found = rows[f"100KB: connections until within 10 % when cold, {kind}"]
+        assert found[1] == "at most 0 on 1 of 2 paths; not on 8"
+    assert rows["100KB: the same where a sibling is known, mean"][3] == "no"
     assert rows["100KB: retransmission above the default's, worst path"][3] == "yes"
 
 

@@ -100,13 +100,17 @@ def _learnt(cells: Sequence[Measured]) -> list[_Line]:
     if not cells:
         return []
     changed = any(cell.changed for cell in cells)
+    text, bar = ("after the change until within 10 %", 300) if changed else ("until within 10 % when cold", 200)
     lines = [
-        _count("connections after the change until within 10 %", cells, lambda cell: cell.learnt, 300)
-        if changed
-        else _count("connections until within 10 % when cold", cells, lambda cell: cell.learnt, 200)
+        _count(f"connections {text}, mean", cells, lambda cell: cell.learnt, bar),
+        _count(f"connections {text}, median", cells, lambda cell: cell.learnt_median, bar),
     ]
     if not changed:
-        lines.append(_count("the same where a sibling is known", cells, lambda cell: cell.sibling, 40))
+        text = "the same where a sibling is known"
+        lines += [
+            _count(f"{text}, mean", cells, lambda cell: cell.sibling, 40),
+            _count(f"{text}, median", cells, lambda cell: cell.sibling_median, 40),
+        ]
     return lines
 
 

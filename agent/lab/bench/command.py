@@ -154,9 +154,7 @@ def _measure(
     return [cells[path] for path in paths], time.monotonic() - began, setting
 
 
-def _competing(
-    paths: dict[str, PathSpec], quick: bool, output: Path | None, progress: Progress
-) -> tuple[Found, Ratio]:
+def _competing(paths: dict[str, PathSpec], quick: bool, output: Path | None, progress: Progress) -> tuple[Found, Ratio]:
     """The table of `competing`, and what the flow that lost most kept."""
     began = time.monotonic()
     chosen = contested(paths)

@@ -24,6 +24,8 @@ _LOSSES = (("first_window_losses", "first_window_segments"), ("retransmitted_seg
 
 Cell = Mapping[str, Any]
 _BySize = Mapping[int, list[float]]
+_Logs = np.ndarray[Any, Any]
+_Typical = Callable[[_Logs], tuple[_Logs, _Logs]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Measured:
     decent, chosen by the connections of learning and measured by the others, as every contender is; None where the
     workload has no static arms; `against` and `against_median` are tcptuned's ratios to it. `learnt` is after how many
     connections (of those after the change, if `changed`) tcptuned was within 10 % of it and stayed there, None if it
-    never was; `sibling` the same for a network beside one that is known.
+    never was; `sibling` the same for a network beside one that is known. Both by geometric means, in which the holdout
+    is a part, and by medians: what most connections see. `first_window_loss` and `retransmission` are shares of
+    segments: tcptuned's of the connections compared, those of fixed arms also of the ones before.
     """
 
     path: str
@@ -51,6 +55,8 @@ class Measured:
     oracle: str | None
     learnt: int | None
     sibling: int | None
+    learnt_median: int | None
+    sibling_median: int | None
     chosen: str
     covered: bool | None  # whether the agent's interval has what the clients saw
     ranked: float | None  # share of the pairs of static arms that clearly differ which its measure ranks as clients do
@@ -60,7 +66,9 @@ class Measured:
 def measured(cell: Cell) -> Measured:
     """What a cell (`agent.lab.bench.run.Cell` as JSON) says."""
     runs = cell["runs"]
-    loss, again = ({name: _share(run, *each) for name, run in runs.items()} for each in _LOSSES)
+    changed = bool(cell["changes"])
+    fixed = set() if changed else set(_static(runs))
+    loss, again = ({name: _share(run, *each, learning=name in fixed) for name, run in runs.items()} for each in _LOSSES)
     values = {name: _by_size(run["compared"]) for name, run in runs.items() if run["compared"]}
     ratios, medians = (
         {name: _between(each, values[DEFAULT.name], ratio) for name, each in values.items()}
@@ -69,8 +77,14 @@ def measured(cell: Cell) -> Measured:
     oracle = _oracle(cell)
     ours, best = values[TCPTUNED.name], values[oracle] if oracle else {}
     cold, cold_default = (_by_size(runs[each.name]["learned"]) for each in (TCPTUNED, DEFAULT))
-    changed = bool(cell["changes"])
     way = "compared" if changed else "learned"
+    learnt, sibling = (
+        (_near(samples, best, _means_from_on), _near(samples, best, _medians_from_on)) if samples else (None, None)
+        for samples in (
+            runs[TCPTUNED.name][way] if oracle else [],
+            runs[SIBLING.name]["compared"] if oracle and not changed else [],
+        )
+    )
     return Measured(
         path=cell["path"],
         workload=cell["workload"],
@@ -84,8 +98,10 @@ def measured(cell: Cell) -> Measured:
         first_window_loss=loss,
         retransmission=again,
         oracle=oracle,
-        learnt=_learnt(runs[TCPTUNED.name][way], best) if oracle else None,
-        sibling=_learnt(runs[SIBLING.name]["compared"], best) if oracle and not changed else None,
+        learnt=learnt[0],
+        sibling=sibling[0],
+        learnt_median=learnt[1],
+        sibling_median=sibling[1],
         chosen=" ".join(each["chosen"] for each in cell["explained"].get("dimensions", [])),
         covered=None if changed or cell["plan"]["seconds"] else _covered(cell),
         ranked=None if changed or not oracle else _ranked(cell),
@@ -105,7 +121,7 @@ def _between(ours: _BySize, theirs: _BySize, ratio: Callable[..., Ratio]) -> Rat
 
 
 def _share(run: Mapping[str, Any], part: str, whole: str, *, learning: bool = False) -> float:
-    """Of the connections compared: learning is judged apart. With `learning` of all."""
+    """Of the connections compared. With `learning` of all: what fixed arms do is the same in both parts."""
     parts = [run["counts"], run["counts_learned"]] if learning else [run["counts"]]
     return float(sum(each.get(part, 0.0) for each in parts) / max(sum(each.get(whole, 0.0) for each in parts), 1.0))
 
@@ -132,20 +148,30 @@ def _oracle(cell: Cell) -> str | None:
     return min(decent, key=lambda name: float(np.mean([value for _, value in half[name]])))
 
 
-def _learnt(samples: Sequence[Sequence[float]], best: _BySize) -> int | None:
-    """After how many connections the geometric mean of the next ones is near the best, and that of all others too.
-
-    Not the mean: a single timeout would hide twenty connections.
-    """
-    typical = {size: np.mean(np.log(values)) for size, values in best.items()}
-    logs = np.array([math.log(value) - typical[int(size)] for size, value in samples if int(size) in typical])
-    window = min(_WINDOW, len(logs))
-    if not window:
+def _near(samples: Sequence[Sequence[float]], best: _BySize, typical: _Typical) -> int | None:
+    """After how many connections what is typical of the next ones is near the best, and of all others too."""
+    usual = {size: typical(np.log(values))[1][0] for size, values in best.items()}
+    logs = np.array([math.log(value) - usual[int(size)] for size, value in samples if int(size) in usual])
+    if not len(logs):
         return None
-    next_ones = np.convolve(logs, np.ones(window) / window, mode="valid")
-    others = np.cumsum(logs[::-1])[::-1] / np.arange(len(logs), 0, -1)
+    next_ones, others = typical(logs)
     near = np.flatnonzero(np.maximum(next_ones, others[: len(next_ones)]) <= math.log(NEAR))
     return int(near[0]) if len(near) else None
+
+
+def _means_from_on(logs: _Logs) -> tuple[_Logs, _Logs]:
+    """Of the next connections and of all others, from every connection on. Means of logarithms: a single timeout would
+    hide twenty connections in a mean of times."""
+    window = min(_WINDOW, len(logs))
+    next_ones = np.convolve(logs, np.ones(window) / window, mode="valid")
+    return next_ones, np.cumsum(logs[::-1])[::-1] / np.arange(len(logs), 0, -1)
+
+
+def _medians_from_on(logs: _Logs) -> tuple[_Logs, _Logs]:
+    """The same by medians."""
+    next_ones = np.lib.stride_tricks.sliding_window_view(logs, min(_WINDOW, len(logs)))
+    others = [np.median(logs[first:]) for first in range(len(logs))]
+    return np.median(next_ones, axis=1), np.array(others)
 
 
 def _covered(cell: Cell) -> bool | None:

@@ -75,12 +75,16 @@ def _learning(cells: Sequence[Measured], oracles: bool) -> Table:
     columns = [Column("path"), Column("tcptuned chose")]
     if oracles:
         columns += [Column("within 10 % after", 0), Column("as a sibling", 0)]
-        columns += [Column("interval covers"), Column("pairs ranked alike")]
+        columns += [Column("within 10 % (median)", 0), Column("as a sibling (median)", 0)]
+        columns.append(Column("pairs ranked alike"))
+    columns.append(Column("interval covers"))
     rows: list[list[Cell]] = []
     for cell in cells:
         row: list[Cell] = [cell.path, cell.chosen]
         if oracles:
-            row += [_number(cell.learnt), _number(cell.sibling), _word(cell.covered), cell.ranked]
+            row += [_number(cell.learnt), _number(cell.sibling), _number(cell.learnt_median)]
+            row += [_number(cell.sibling_median), cell.ranked]
+        row.append(_word(cell.covered))
         rows.append(row)
     return Table("What was learnt", columns, rows)
 
@@ -94,7 +98,7 @@ def _word(value: bool | None) -> str | None:
 
 
 def _notes(cells: Sequence[Measured]) -> list[str]:
-    notes = ["Losses are of the connections compared; tcptuned's include its holdout and its trials."]
+    notes = ["Losses of tcptuned are of the connections compared, its holdout and its trials among them."]
     if failures := sum(cell.failures for cell in cells):
         notes.append(f"{failures} objects failed")
     return notes
