@@ -56,8 +56,11 @@ class TicketQueue:
                 if ticket is not None:
                     self._busy.add((ticket.path, ticket.contender.name))
                     self._load += self._loads[ticket.path]
+                    # One at a time is woken, who wakes the next: hundreds that look at once are a processor's work.
+                    self._free.notify()
                     return ticket
                 if not self._passed:
+                    self._free.notify_all()
                     return None
                 self._free.wait()
             return None
@@ -94,7 +97,7 @@ class TicketQueue:
         with self._free:
             self._busy.discard((ticket.path, ticket.contender.name))
             self._load -= self._loads[ticket.path]
-            self._free.notify_all()
+            self._free.notify()
 
     def fail(self, error: LabError) -> None:
         """Nobody takes another ticket."""
