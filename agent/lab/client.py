@@ -110,7 +110,9 @@ class _Job:
             if transfer.keep:
                 return completion, sock
             if not transfer.state:
-                sock.recv_into(buffer)  # the server closes first; a quick close here would cross its FIN
+                # The server closes first; a quick close here would cross its FIN. That may be lost: the object is here.
+                with contextlib.suppress(OSError):
+                    sock.recv_into(buffer)
         except (OSError, ValueError) as error:
             text = "timed out" if isinstance(error, BlockingIOError) else str(error)
             seconds = completion.seconds or monotonic() - completion.start
