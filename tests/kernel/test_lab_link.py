@@ -27,6 +27,7 @@ PATHS = [
     PathSpec.symmetric("far", rate_mbps=50, delay_ms=75, queue_packets=600),
     PathSpec.symmetric("fast", rate_mbps=100, delay_ms=20, queue_packets=700),
     PathSpec(name="lossy", down=LinkSpec(delay_ms=2, loss=0.02), up=LinkSpec(delay_ms=2)),
+    PathSpec(name="torn", down=LinkSpec(delay_ms=60, loss=0.2), up=LinkSpec(delay_ms=60)),
 ]
 
 
@@ -108,6 +109,11 @@ def test_random_loss_is_at_its_ratio(lab: Lab) -> None:
     assert down.packets_offered > 10_000
     assert abs(down.packets_dropped_loss - expected) < 4 * (expected * 0.98) ** 0.5
     assert down.packets_dropped_queue == 0
+
+
+def test_an_object_that_came_is_no_failure_though_the_servers_fin_is_lost(lab: Lab) -> None:
+    completions = lab.fetch("torn", size=1000, count=60, concurrency=20)
+    assert [(each.bytes, each.error) for each in completions] == [(1000, None)] * 60
 
 
 def test_a_path_changes_while_it_runs(lab: Lab) -> None:
