@@ -102,7 +102,8 @@ def _bench_parser(bench: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     bench.add_argument(
         "--workloads", "--workload", action="extend", type=_names, default=[], metavar="NAME,...",
-        help="10KB, 30KB, 100KB, 1MB, websearch, mixed, rate-changes, queue-changes, bulk, competing (default: 100KB)",
+        help="10KB, 30KB, 100KB, 1MB, websearch, mixed, rate-changes, queue-changes, bulk, competing, or all "
+        "(default: 100KB)",
     )  # fmt: skip
     bench.add_argument(
         "--contenders", action="extend", type=_names, default=[], metavar="NAME,...",

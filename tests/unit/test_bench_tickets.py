@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 
 from agent.lab.bench.contenders import DEFAULT, TCPTUNED
 from agent.lab.bench.tickets import Ticket, TicketQueue
@@ -54,6 +55,16 @@ def test_after_its_time_a_path_has_only_its_first_turns() -> None:
         waiting.give_back(ticket)
     assert taken == TICKETS[:4]
     assert left_out == TICKETS[4:]
+
+
+def test_after_its_time_nobody_goes_again_in_the_same_turn() -> None:
+    left_out: list[Ticket] = []
+    first, again = TICKETS[0], replace(TICKETS[0], again=True)
+    waiting = TicketQueue(iter([first, again]), {"7": 1.0}, seconds=0.0, least={"7": 2}, left_out=left_out.append)
+    assert waiting.take() == first
+    waiting.give_back(first)
+    assert waiting.take() is None
+    assert left_out == [again]
 
 
 def test_who_waits_when_the_time_is_over_is_left_out() -> None:

@@ -45,6 +45,7 @@ _BPFTUNE = (
     if shutil.which("bpftune")
     else "bpftune: not installed, so not measured."
 )
+_EVERYTHING = "all"
 _NAMES = [each.name for each in ALL]
 _SEED = 1
 
@@ -55,16 +56,20 @@ def show_bench(
 ) -> int:  # fmt: skip
     """Runs what is asked for and shows it; returns the exit code.
 
-    `only` are names of paths (none: all), `workloads` names (none: 100KB), `contenders` names (none: the workload's
-    own; the default and tcptuned always take part), `paths` a file like paths.yaml. With `output`, every cell is kept
-    there as it is measured and not measured again, and the folder gets results.json, a figure a workload and
-    index.html. Raises UsageError, LabError.
+    `only` are names of paths (none: all), `workloads` names (none: 100KB; "all": every one), `contenders` names (none:
+    the workload's own; the default and tcptuned always take part), `paths` a file like paths.yaml. With `output`, the
+    cells of a workload are kept there and not measured again, and the folder gets results.json, a figure a workload
+    and index.html. Raises UsageError, LabError.
     """
     every = load_paths(paths)
     if unknown := [path for path in only if path not in every]:
         raise UsageError(f"--only {unknown[0]}: no such path; there are {', '.join(every)}")
-    if strange := [name for name in workloads if name not in (*WORKLOADS, COMPETING)]:
-        raise UsageError(f"--workloads {strange[0]}: no such workload; there are {', '.join((*WORKLOADS, COMPETING))}")
+    every_workload = (*WORKLOADS, COMPETING)
+    if strange := [name for name in workloads if name not in (*every_workload, _EVERYTHING)]:
+        known = ", ".join((*every_workload, _EVERYTHING))
+        raise UsageError(f"--workloads {strange[0]}: no such workload; there are {known}")
+    if _EVERYTHING in workloads:
+        workloads = every_workload
     if strange := [name for name in contenders if name not in _NAMES]:
         raise UsageError(f"--contenders {strange[0]}: no such contender; there are {', '.join(_NAMES)}")
     names = list(only) or list(_QUICK_PATHS if quick and paths is None else every)

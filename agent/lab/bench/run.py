@@ -85,10 +85,11 @@ def run_cells(
     stage = _Stage(paths, workload, budget, seed, progress)
     with ExitStack() as stack:
         stage.open(stack)
-        stage.play(stage.learning_tickets(), processors * _AT_ONCE_PER_PROCESSOR)
+        workers = processors * _AT_ONCE_PER_PROCESSOR
+        stage.play(stage.learning_tickets(), workers, least=dict.fromkeys(paths, _LEAST))
         stage.note_learned()
         stage.change()
-        stage.play(stage.compared_tickets(), processors * _AT_ONCE_PER_PROCESSOR)
+        stage.play(stage.compared_tickets(), workers, least=stage.every_size())
         return stage.cells()
 
 
@@ -142,22 +143,22 @@ class _Stage:
         """In each round everybody once, the agents more often: they have to find out what the static ones are told."""
         for turn in range(max(plan.rounds for plan in self._plans.values())):
             yield from self._shuffled(
-                Ticket(name, each, turn, compared=False)
+                Ticket(name, each, turn, compared=False, again=again > 0)
                 for name, plan in self._plans.items()
                 if turn < plan.rounds
                 for each in self._contenders
                 if not each.sibling
-                for _ in range({TCPTUNED.name: plan.learning, RFC9040.name: _RFC9040_LEARNING}.get(each.name, 1))
+                for again in range({TCPTUNED.name: plan.learning, RFC9040.name: _RFC9040_LEARNING}.get(each.name, 1))
             )
 
     def compared_tickets(self) -> Iterator[Ticket]:
         for turn in range(max(plan.compared for plan in self._plans.values())):
             yield from self._shuffled(
-                Ticket(name, each, turn, compared=True)
+                Ticket(name, each, turn, compared=True, again=again > 0)
                 for name, plan in self._plans.items()
                 if turn < plan.compared
                 for each in self._contenders
-                for _ in range(self._more(each, plan))
+                for again in range(self._more(each, plan))
             )
 
     def _more(self, contender: Contender, plan: Plan) -> int:
@@ -179,11 +180,16 @@ class _Stage:
         self._random.shuffle(found)
         return found
 
-    def play(self, tickets: Iterator[Ticket], workers: int) -> None:
-        """Hands out the tickets in order; one contender makes one connection at a time on a path."""
+    def every_size(self) -> dict[str, int]:
+        """How many turns of each path it takes until everybody carried an object of every size."""
+        return {name: max(_LEAST, len(plan.sizes)) for name, plan in self._plans.items()}
+
+    def play(self, tickets: Iterator[Ticket], workers: int, *, least: Mapping[str, int]) -> None:
+        """Hands out the tickets in order; one contender makes one connection at a time on a path. `least`: turns of
+        every path that take place however long they take."""
         waiting = TicketQueue(
             tickets, {name: plan.load_mbps for name, plan in self._plans.items()}, seconds=self._budget,
-            least={name: max(_LEAST, len(plan.sizes)) for name, plan in self._plans.items()}, left_out=self._left_out,
+            least=least, left_out=self._left_out,
         )  # fmt: skip
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]
         for each in threads:

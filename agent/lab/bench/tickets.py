@@ -24,6 +24,7 @@ class Ticket:
     contender: Contender
     turn: int
     compared: bool
+    again: bool = False  # one more by the same contender in this turn
 
 
 class TicketQueue:
@@ -85,7 +86,8 @@ class TicketQueue:
         return None
 
     def _too_late(self, ticket: Ticket) -> bool:
-        return ticket.turn >= self._least[ticket.path] and time.monotonic() > self._end
+        early = ticket.turn < self._least[ticket.path] and not ticket.again
+        return not early and time.monotonic() > self._end
 
     def _fits(self, ticket: Ticket) -> bool:
         if (ticket.path, ticket.contender.name) in self._busy:
