@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from controllers.base import ARM_DEFAULT, UNTRIED, Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import transfer_time
 from controllers.thompson import believe, likely_best
-from controllers.veto import loses_more, suspected, vetoed
+from controllers.veto import LIMIT, loses_more, suspected, vetoed
 
-__all__ = ["ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
+__all__ = ["BASE_SHARE", "ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
 
 # The design's ladder: about a factor of sqrt(2) a step.
 LADDER = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
@@ -30,6 +30,7 @@ TRIAL_SHARE = 0.5  # of the connections while climbing
 SUSPECT_SHARE = 0.15  # while a window is on trial that lost on other paths of the network
 FRESH_SHARE = 0.1  # of the connections at least, for all safe windows together
 FRESH_COST = 0.003  # but none of them makes the path's transfers slower by more
+BASE_SHARE = 0.1  # for the default, where a larger window retransmits and nobody knows whether the default does
 SMALLER_IS_BETTER = 0.02  # of log2 time a step: less than 1.4 % faster is not worth a larger burst
 UNKNOWN_SPREAD = 0.3  # log2: a window not seen lately may be 20 % faster or slower than the others
 DOUBT = 0.5  # standard errors: the better known of two equals wins
@@ -116,10 +117,12 @@ class InitialWindowTrial:
         doubt = np.where(idle, 0.0, CLEARLY * np.hypot(spread[rows, chosen], spread[:, ARM_DEFAULT]))
         chosen[gain < doubt] = ARM_DEFAULT
 
-        behind = np.clip(centre[rows, chosen][:, None] - centre, 0.0, 10.0)
-        fresh = FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True, dtype=np.float32), 1)
-        least = safe * np.minimum(fresh, FRESH_COST / np.maximum(np.exp2(behind) - 1.0, 1e-6))
-        probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe) + least
+        # A veto takes a default to compare with, which fades where a larger window has nearly all connections.
+        again = evidence[Field.RETRANSMITTED][rows, chosen] > LIMIT * evidence[Field.SEGMENTS][rows, chosen]
+        baseless = again & (filled[:, ARM_DEFAULT] < ENOUGH) & ~idle
+        climbing &= ~baseless
+        probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe)
+        probabilities += _least(centre[rows, chosen][:, None] - centre, safe, baseless)
         probabilities[rows, chosen] = 0.0
         probabilities[rows, chosen] = 1.0 - probabilities.sum(axis=1)
         # What only others tried is used as far as they are to be trusted; the rest keeps to what is known here.
@@ -130,15 +133,23 @@ class InitialWindowTrial:
         probabilities *= 1.0 - share[:, None]
         probabilities[rows, trial] += share
 
-        ended = chosen == top
         reason = np.where(chosen == ARM_DEFAULT, NO_GAIN, FASTEST)
-        reason[ended & ends_short] = SHORT
-        reason[ended & (top < arms - 1) & banned[rows, trial]] = LOSS
+        reason[(chosen == top) & ends_short] = SHORT
+        reason[(chosen == top) & (top < arms - 1) & banned[rows, trial]] = LOSS
         reason[climbing] = CLIMBING
         reason[idle & known] = INHERITED
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
         return Decision(probabilities, chosen, reason, REASONS, limit, climbing)
+
+
+def _least(behind: Floats, safe: NDArray[np.bool_], baseless: NDArray[np.bool_]) -> Floats:
+    """What every arm gets at least, by how much it is behind the one chosen, log2."""
+    cost = np.exp2(np.clip(behind, 0.0, 10.0)) - 1.0
+    fresh = FRESH_SHARE / np.maximum(safe.sum(axis=1, keepdims=True, dtype=np.float32), 1)
+    least: Floats = safe * np.minimum(fresh, FRESH_COST / np.maximum(cost, 1e-6))
+    least[baseless, ARM_DEFAULT] = BASE_SHARE
+    return least
 
 
 def _ordered(trust: Floats) -> Floats:

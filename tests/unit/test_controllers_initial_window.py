@@ -10,7 +10,7 @@ from simulated_paths import LADDER, Copies, Truth, windows
 
 from controllers import Arm, Decision, Evidence, Field
 from controllers.base import Floats
-from controllers.initial_window import ENOUGH, REASONS, InitialWindowTrial
+from controllers.initial_window import BASE_SHARE, ENOUGH, REASONS, InitialWindowTrial
 
 ARMS = tuple(Arm(f"iw{window}", window) for window in LADDER)
 # Medians measured on a clean path of 100 ms with objects of 100,000 bytes: gains come in whole round trips, and from 28
@@ -68,6 +68,29 @@ def test_where_a_window_loses_no_larger_one_is_drawn(counts: list[int], times: l
     decision = decide(sums)
     assert (decision.probabilities[0, window:] == 0).all()
     assert decision.chosen[0] < window
+
+
+@pytest.mark.parametrize(
+    ("counts", "again", "share"),
+    [
+        ([0.5, 2, 60, 0, 0, 0, 0], 0.4, BASE_SHARE),
+        ([0.5, 2, 60, 0, 0, 0, 0], 0.0, 0.0),
+        ([6, 2, 60, 0, 0, 0, 0], 0.4, 0.0),
+    ],
+    ids=["the default has faded", "nothing is retransmitted", "the default is known"],
+)
+def test_a_window_that_retransmits_is_compared_with_the_default(
+    counts: list[float], again: float, share: float
+) -> None:
+    sums = known(np.array(counts), np.array([0.0, -0.5, -1.0, 0.0, 0.0, 0.0, 0.0]))
+    sums[:, :, Field.SEGMENTS] = 100 * sums[:, :, Field.CLOSED]
+    # The default retransmits as much, or there would be a veto.
+    sums[:, :, Field.RETRANSMITTED] = again * sums[:, :, Field.SEGMENTS]
+    decision = decide(sums)
+    assert decision.chosen[0] == 2
+    assert share - 1e-6 <= decision.probabilities[0, 0] < share + 0.01
+    # Nor is a larger one tried before that is known.
+    assert decision.probabilities[0, 3] == (0.0 if share else 0.5)
 
 
 @settings(max_examples=300, deadline=None)
