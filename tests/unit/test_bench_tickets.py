@@ -12,8 +12,8 @@ from agent.lab.bench.tickets import Ticket, TicketQueue
 TICKETS = [Ticket("7", each, turn, compared=False) for turn in range(4) for each in (DEFAULT, TCPTUNED)]
 
 
-def queue(left_out: list[Ticket], *, seconds: float, load: float = 1.0) -> TicketQueue:
-    return TicketQueue(iter(TICKETS), {"7": load}, seconds=seconds, least={"7": 2}, left_out=left_out.append)
+def queue(left_out: list[Ticket], *, seconds: float, load: float = 1.0, planned: float = 60.0) -> TicketQueue:
+    return TicketQueue(iter(TICKETS), {"7": (load, planned)}, seconds=seconds, least={"7": 2}, left_out=left_out.append)
 
 
 def test_a_contender_makes_one_connection_at_a_time_on_a_path() -> None:
@@ -44,6 +44,15 @@ def test_no_more_at_once_than_the_emulator_carries() -> None:
     assert not thread.is_alive()
 
 
+def test_who_takes_longer_than_planned_holds_up_nobody() -> None:
+    waiting = queue([], seconds=60.0, load=50.0, planned=0.1)
+    waiting.take()
+    thread = threading.Thread(target=waiting.take)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_after_its_time_a_path_has_only_its_first_turns() -> None:
     left_out: list[Ticket] = []
     waiting = queue(left_out, seconds=0.0)
@@ -60,7 +69,8 @@ def test_after_its_time_a_path_has_only_its_first_turns() -> None:
 def test_after_its_time_nobody_goes_again_in_the_same_turn() -> None:
     left_out: list[Ticket] = []
     first, again = TICKETS[0], replace(TICKETS[0], again=True)
-    waiting = TicketQueue(iter([first, again]), {"7": 1.0}, seconds=0.0, least={"7": 2}, left_out=left_out.append)
+    loads = {"7": (1.0, 60.0)}
+    waiting = TicketQueue(iter([first, again]), loads, seconds=0.0, least={"7": 2}, left_out=left_out.append)
     assert waiting.take() == first
     waiting.give_back(first)
     assert waiting.take() is None

@@ -188,7 +188,8 @@ class _Stage:
         """Hands out the tickets in order; one contender makes one connection at a time on a path. `least`: turns of
         every path that take place however long they take."""
         waiting = TicketQueue(
-            tickets, {name: plan.load_mbps for name, plan in self._plans.items()}, seconds=self._budget,
+            tickets, {name: (plan.load_mbps, plan.load_seconds) for name, plan in self._plans.items()},
+            seconds=self._budget,
             least=least, left_out=self._left_out,
         )  # fmt: skip
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]

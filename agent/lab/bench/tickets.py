@@ -14,6 +14,8 @@ __all__ = ["Ticket", "TicketQueue"]
 
 _CAPACITY_MBPS = 90.0  # what the emulator carries without being late
 _LOOK_AHEAD = 4000  # tickets
+_LATE = 2.0  # times as long as planned
+_PATIENCE = 3.0  # seconds after which those who wait look for what takes longer than planned
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,23 @@ class Ticket:
 class TicketQueue:
     """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries.
 
-    After `seconds` a path's tickets are handed to `left_out`, except those of its first turns, `least` by path: a
-    contender that takes ten times as long as planned makes fewer connections, and the others need not wait for it.
+    `loads` is what a connection asks of the emulator, Mb/s, and for how many seconds it is thought to: one that takes
+    longer is held up by its path, and asks for little. After `seconds` a path's tickets are handed to `left_out`,
+    except those of its first turns, `least` by path: a contender that takes ten times as long as planned makes fewer
+    connections, and the others need not wait for it.
     """
 
     def __init__(
-        self, tickets: Iterator[Ticket], loads: Mapping[str, float], *, seconds: float, least: Mapping[str, int],
-        left_out: Callable[[Ticket], None],
+        self, tickets: Iterator[Ticket], loads: Mapping[str, tuple[float, float]], *, seconds: float,
+        least: Mapping[str, int], left_out: Callable[[Ticket], None],
     ) -> None:  # fmt: skip
         self._tickets = tickets
         self._loads = loads
         self._end = time.monotonic() + seconds
         self._least = least
         self._left_out = left_out
-        self._load = 0.0
         self._passed: list[Ticket] = []
-        self._busy: set[tuple[str, str]] = set()
+        self._busy: dict[tuple[str, str], float] = {}  # since when
         self._free = threading.Condition()
         self.error: LabError | None = None
 
@@ -55,18 +58,18 @@ class TicketQueue:
             while self.error is None:
                 ticket = self._next()
                 if ticket is not None:
-                    self._busy.add((ticket.path, ticket.contender.name))
-                    self._load += self._loads[ticket.path]
+                    self._busy[ticket.path, ticket.contender.name] = time.monotonic()
                     # One at a time is woken, who wakes the next: hundreds that look at once are a processor's work.
                     self._free.notify()
                     return ticket
                 if not self._passed:
                     self._free.notify_all()
                     return None
-                self._free.wait()
+                self._free.wait(_PATIENCE)
             return None
 
     def _next(self) -> Ticket | None:
+        room = _CAPACITY_MBPS - self._load()
         waiting, self._passed = self._passed, []
         for ticket in waiting:
             if self._too_late(ticket):
@@ -74,12 +77,12 @@ class TicketQueue:
             else:
                 self._passed.append(ticket)
         for position, ticket in enumerate(self._passed):
-            if self._fits(ticket):
+            if self._fits(ticket, room):
                 return self._passed.pop(position)
         while len(self._passed) < _LOOK_AHEAD and (fresh := next(self._tickets, None)) is not None:
             if self._too_late(fresh):
                 self._left_out(fresh)
-            elif self._fits(fresh):
+            elif self._fits(fresh, room):
                 return fresh
             else:
                 self._passed.append(fresh)
@@ -89,16 +92,20 @@ class TicketQueue:
         early = ticket.turn < self._least[ticket.path] and not ticket.again
         return not early and time.monotonic() > self._end
 
-    def _fits(self, ticket: Ticket) -> bool:
+    def _fits(self, ticket: Ticket, room: float) -> bool:
         if (ticket.path, ticket.contender.name) in self._busy:
             return False
-        return not self._busy or self._load + self._loads[ticket.path] <= _CAPACITY_MBPS
+        return not self._busy or self._loads[ticket.path][0] <= room
+
+    def _load(self) -> float:
+        now = time.monotonic()
+        asked = ((self._loads[path], now - since) for (path, _), since in self._busy.items())
+        return sum(mbps for (mbps, planned), passed in asked if passed <= _LATE * planned)
 
     def give_back(self, ticket: Ticket) -> None:
         """The contender is idle again."""
         with self._free:
-            self._busy.discard((ticket.path, ticket.contender.name))
-            self._load -= self._loads[ticket.path]
+            del self._busy[ticket.path, ticket.contender.name]
             self._free.notify()
 
     def fail(self, error: LabError) -> None:

@@ -79,7 +79,8 @@ class Plan:
     rounds: int
     learning: int
     compared: int
-    load_mbps: float  # what one connection asks of the emulator on average
+    load_mbps: float  # what one connection asks of the emulator on average,
+    load_seconds: float  # and for how long
 
 
 def plan_for(workload: Workload, path: PathSpec, *, budget: float) -> Plan:
@@ -97,6 +98,7 @@ def plan_for(workload: Workload, path: PathSpec, *, budget: float) -> Plan:
         learning=workload.learning,
         compared=max(2, len(sizes), round(workload.compared * share)),
         load_mbps=rate if workload.seconds else min(rate, mean * 8e-6 / seconds),
+        load_seconds=seconds,
     )
 
 
