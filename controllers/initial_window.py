@@ -25,7 +25,7 @@ LADDER = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
 NOTHING = 0.01  # of a connection is left: the path is as good as new
 ENOUGH = 4.0  # connections that filled a window before the next is tried
 TOO_SMALL = 10.0  # connections of a window after which it is known whether transfers fill it
-FILLED = 0.05  # the share of them that must fill it for it to be of use
+FILLED = 0.05  # the share of them that must fill it for a larger one to be of use
 TRIAL_SHARE = 0.5  # of the connections while climbing
 SUSPECT_SHARE = 0.15  # while a window is on trial that lost on other paths of the network
 FRESH_SHARE = 0.1  # of the connections at least, for all safe windows together
@@ -91,7 +91,9 @@ class InitialWindowTrial:
         if measure.unsafe is not None:
             banned |= measure.unsafe
         banned = _and_larger(banned)
-        tried = (filled >= ENOUGH) & ~banned
+        # One that transfers do not fill is as good as they show: what was sent of it counts, in time and in losses.
+        short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
+        tried = ((filled >= ENOUGH) | short) & ~banned
         own_top = _highest(tried)
         suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & _beyond(own_top, arms)
         trust = np.zeros_like(measure.utility)
@@ -101,10 +103,9 @@ class InitialWindowTrial:
         safe = ~_beyond(top, arms) & ~banned & ~suspect
 
         # The window on trial: the next one up, once anything is known at all.
-        short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
         trial = np.minimum(top + 1, arms - 1)
         known = tried.any(axis=1) | (top > ARM_DEFAULT)
-        ends_short = short[rows, np.where(known, trial, ARM_DEFAULT)]
+        ends_short = short[rows, own_top]
         # Others' evidence says where to begin; to go beyond takes connections of one's own.
         idle = closed.sum(axis=1) < NOTHING
         climbing = known & ~idle & (top < arms - 1) & ~banned[rows, trial] & ~ends_short
