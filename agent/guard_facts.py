@@ -19,9 +19,8 @@ def in_force(tuner: Tuner, match: Match) -> Verdict | None:
 
 def holdout(tuner: Tuner, match: Match) -> float:
     """The holdout's share of an address."""
-    share = tuner.config.control.holdout
-    rows, unknown = tuner.guarding.extra_holdout(share)
-    return share + float(unknown if match.inherited or match.row >= len(rows) else rows[match.row])
+    rows, unknown = tuner.guarding.holdout(tuner.config.control.holdout)
+    return float(unknown if match.inherited or match.row >= len(rows) else rows[match.row])
 
 
 def guard_facts(tuner: Tuner, match: Match) -> dict[str, Any]:

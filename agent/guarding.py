@@ -16,8 +16,9 @@ from agent.learnt import Section
 from agent.libbpf import Array
 from agent.units import format_duration
 from controllers import Decision
-from controllers.guard import ALL, Event, Guard, extra_holdout
+from controllers.guard import ALL, Event, Guard
 from controllers.harm import WIDESPREAD, Harm
+from controllers.holdout import probation_holdout
 
 __all__ = ["Guarding", "Verdict", "Watch"]
 
@@ -99,11 +100,11 @@ class Guarding:
         """`decision` for networks of unknown paths: it stands unless everything is off."""
         return self.guard.restrained(decision, None, everything=self._off)
 
-    def extra_holdout(self, holdout: float) -> tuple[Array, float]:
-        """What is added to the share `holdout`: on every row, and on paths that are not known yet."""
+    def holdout(self, usual: float) -> tuple[Array, float]:
+        """The holdout's share, `usual` where nothing is special: on every row, and on paths that are not known yet."""
         self.guard.resize(len(self._store))
-        unknown = 0.0 if self.guard.off else extra_holdout(holdout)
-        return self.guard.extra_holdout(holdout), unknown
+        unknown = usual if self.guard.off else probation_holdout(usual)
+        return self.guard.holdout(usual), unknown
 
     def watch(self) -> Watch:
         """How things are."""

@@ -67,25 +67,25 @@ class Publisher:
 
     def publish(
         self, decisions: list[Decision], unknown: list[Decision], rows: Array, networks: Array,
-        extra_holdout: tuple[Array, float],
+        holdout: tuple[Array, float],
     ) -> int:  # fmt: skip
         """Writes what changed; returns how many entries that were.
 
         `decisions` are those of the rows of the store, `unknown` those for unknown paths in every network; only `rows`
-        and `networks` are looked at, and what is new. `extra_holdout` are shares above control.holdout: of every row of
-        the store, and of unknown paths.
+        and `networks` are looked at, and what is new. `holdout` is its share: of every row of the store, and of unknown
+        paths.
         """
         store, above = self._store, self._networks.identity
         rows = rows[rows >= store.groups]
         identity = store.identity[rows]
         policies = self._policies(decisions, rows)
         policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
-        policies["extra_holdout"] = np.round(extra_holdout[0][rows] * _FULL)
+        policies["holdout"] = np.round(holdout[0][rows] * _FULL)
         changed = self._of_rows.put(rows, policies, self._keys(identity["address"], identity["bits"]))
 
         policies = self._policies(unknown, networks)
         policies["path_bits"], policies["group"] = above["path_bits"][networks], above["group"][networks]
-        policies["extra_holdout"] = round(extra_holdout[1] * _FULL)
+        policies["holdout"] = round(holdout[1] * _FULL)
         keys = self._keys(above["address"][networks], above["bits"][networks])
         own = (networks >= self._networks.groups) & ~above["rule"][networks]
         more = self._of_networks.put(networks, policies, keys, own)

@@ -182,7 +182,6 @@ class Tuner:
         kernel.publish_extensions(plan.sends, plan.algorithms, plan.honoured, self._honoured)
         self._honoured = plan.honoured
         kernel.control(
-            holdout=round(config.control.holdout * 65536),
             initial_window_max=config.initial_window.max,
             # net/core/filter.c takes more than TCP_TIMEOUT_MIN, which is two ticks (include/net/tcp.h)
             ack_delay_min_us=2 * features.jiffy_us() + 1,
@@ -260,8 +259,8 @@ class Tuner:
         self.changes.note(rows, self.decisions, first=first)
 
     def _publish(self, rows: Array, networks: Array) -> None:
-        extra = self.guarding.extra_holdout(self.config.control.holdout)
-        self.publisher.publish(self.decisions, self.decider.unknown, rows, networks, extra)
+        holdout = self.guarding.holdout(self.config.control.holdout)
+        self.publisher.publish(self.decisions, self.decider.unknown, rows, networks, holdout)
 
     def name(self, row: int) -> str:
         """What people call a row of the evidence."""

@@ -105,7 +105,7 @@ static __always_inline void apply(struct bpf_sock_ops *skops, const struct contr
     if (settings->lease_until_ns < now || settings->observe_only) {
         count(COUNTER_LEFT_LEASE_LAPSED);
         key->treatment = TREATMENT_OBSERVED;
-    } else if ((bpf_get_prandom_u32() & 0xffff) < settings->holdout + policy->extra_holdout) {
+    } else if ((bpf_get_prandom_u32() & 0xffff) < policy->holdout) {
         key->treatment = TREATMENT_HOLDOUT;
     } else {
         key->treatment = TREATMENT_APPLIED;

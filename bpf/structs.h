@@ -14,7 +14,7 @@ struct policy {
     u8 group;
     u8 excluded;
     u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
-    u16 extra_holdout; /* 1/65536, above control.holdout: for paths that are on probation */
+    u16 holdout;     /* share of the connections in 1/65536 */
 };
 
 /* What an arm of a dimension means. */
@@ -26,7 +26,6 @@ struct arm {
 /* The agent's word to the kernel side. */
 struct control {
     u64 lease_until_ns; /* of the monotonic clock; policies are not applied after it */
-    u32 holdout;        /* probability in 1/65536 */
     u32 initial_window_max;
     u32 ack_delay_min_us;
     u8 generation; /* goes up when the meaning of arms changes */
@@ -40,7 +39,7 @@ struct control {
     u8 extends; /* some group sends options */
     u8 honours; /* some network's requests are granted */
     u8 thinning_max; /* segments; 0: no ACK is dropped */
-    u8 reserved_bytes[3];
+    u8 reserved_bytes[7];
 };
 
 /* What the connections of a group send; 0 sends nothing. */

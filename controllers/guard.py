@@ -2,8 +2,8 @@
 
 Every path is on trial all the time (controllers/harm.py): sums since the trial began, not faded. A trial ends when it
 is long, or once the treated are better beyond doubt; the next one begins with nothing, so that harm that comes late is
-not outweighed by the past. The first trial of a path is its probation: the holdout is larger meanwhile, as harm shows
-only against a holdout.
+not outweighed by the past. The first trial of a path is its probation. How many connections are held back to compare
+with depends on both (controllers/holdout.py).
 
 A path that fails goes into quarantine. So does everything when all paths together fail, or those in quarantine carry
 much of the traffic. Each quarantine is twice as long as the one before, and what happened long ago is forgiven.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers import harm
+from controllers import harm, holdout
 from controllers.base import ARM_DEFAULT, Decision, Field, Floats, Integers
 from controllers.harm import HARMS, PARTS, WIDESPREAD, Harm, Seen
 from controllers.trials import Trials
@@ -34,11 +34,9 @@ BEYOND_DOUBT_ALL = float(np.log(1e6))
 # A trial ends after so many connections, but not before so many seconds have passed.
 TRIAL_CONNECTIONS = 2000.0
 TRIAL_SECONDS = 600.0
-# Probation ends after so many connections, unless harm is suspected (10 to 1). The holdout is so many times as large.
+# Probation ends after so many connections, unless harm is suspected (10 to 1).
 PROBATION_CONNECTIONS = 200.0
 SUSPECTED = float(np.log(10))
-PROBATION_HOLDOUT = 4.0
-MOST_HOLDOUT = 0.5
 # When so many paths with such a share of the traffic are in quarantine, it is not they.
 WIDESPREAD_PATHS = 3
 WIDESPREAD_SHARE = 0.3
@@ -77,7 +75,7 @@ class Guard:
         self._pool = np.zeros((PARTS, len(Harm)))
         self._next = 0
         self.touched: Integers = np.zeros(0, np.intp)
-        """Rows that came on probation or into quarantine, or out of it, at the last step."""
+        """Rows whose quarantine, probation or proof began or ended at the last step."""
         self._now: float | None = None
 
     def __len__(self) -> int:
@@ -122,12 +120,13 @@ class Guard:
         """Whether a row has a larger holdout for now."""
         return row >= self._length or bool(self._rows.probation[row] and not self._rows.quarantined[row])
 
-    def extra_holdout(self, holdout: float) -> Floats:
-        """What is added to the share `holdout`, on every row."""
+    def holdout(self, usual: float) -> Floats:
+        """The holdout's share on every row, where `usual` is that of a path of which nothing special is known."""
         if self.off:
-            return np.zeros(self._length)
-        watched = self._rows.probation[: self._length] & ~self.quarantined
-        return np.where(watched, extra_holdout(holdout), 0.0)
+            return np.full(self._length, usual)
+        rows, known = self._rows, slice(self._length)
+        watched = rows.probation[known] & ~rows.quarantined[known]
+        return holdout.holdout(usual, watched, rows.proven[known], rows.lately[known])
 
     def restrained(self, decision: Decision, rows: Integers | None, *, everything: bool) -> Decision:
         """`decision` for `rows` (None: for networks of unknown paths), with the kernel's defaults where harm is.
@@ -155,6 +154,7 @@ class Guard:
         tested = ~self.quarantined[rows]
         rows, side = rows[tested], np.where(treated[tested], harm.TREATED, harm.CONTROL)
         np.add.at(self._rows.seen, (rows, side), harm.added(samples[tested]).astype(np.float32))
+        holdout.remember(self._rows.lately, rows, side, samples[tested])
         self._rows.changed[rows] = True
 
     def step(self, now: float) -> list[Event]:
@@ -165,9 +165,12 @@ class Guard:
             for rows in (self._rows, self._all):
                 rows.until += now
         self._now = now
-        before = self._rows.probation.copy(), self._rows.quarantined.copy()
+        rows = self._rows
+        before = rows.probation.copy(), rows.quarantined.copy(), rows.proven.copy()
         events = self._step(now, passed)
-        self.touched = np.flatnonzero((self._rows.probation != before[0]) | (self._rows.quarantined != before[1]))
+        after = rows.probation, rows.quarantined, rows.proven
+        differs = [old != new for old, new in zip(before, after, strict=True)]
+        self.touched = np.flatnonzero(np.logical_or.reduce(differs))
         return events
 
     def _step(self, now: float, passed: float) -> list[Event]:
@@ -227,9 +230,11 @@ class Guard:
         connections = seen[:, harm.CONTROL, Seen.CONNECTIONS] + seen[:, harm.TREATED, Seen.CONNECTIONS]
         long = (connections >= TRIAL_CONNECTIONS) & (now - rows.began[changed] >= TRIAL_SECONDS)
         # Where treatment neither helps nor harms, this is as rare as a false alarm: it needs no least time.
-        long |= harm.evidence_of_gain(found) > BEYOND_DOUBT
+        better = harm.evidence_of_gain(found) > BEYOND_DOUBT
         trusted = rows.probation[changed] & (connections >= PROBATION_CONNECTIONS) & (worst < SUSPECTED)
-        rows.restart(changed[(long | trusted) & ~failed], now, probation=False)
+        over = (long | better | trusted) & ~failed
+        rows.restart(changed[over], now, probation=False)
+        rows.proven[changed[over]] = better[over]
         return [Event(int(row), float(rows.until[row]), int(rows.kind[row]), float(rows.worse[row])) for row in bad]
 
     def _judge_all(self, now: float) -> list[Event]:
@@ -263,11 +268,6 @@ class Guard:
         self._rows.load(state, rows)
         mine = {name.removeprefix("all_"): value for name, value in state.items() if name.startswith("all_")}
         self._all.load(mine, np.zeros(1, np.intp))
-
-
-def extra_holdout(holdout: float) -> float:
-    """What probation adds to the share `holdout`."""
-    return max(0.0, min(MOST_HOLDOUT, PROBATION_HOLDOUT * holdout) - holdout)
 
 
 def _default_where(decision: Decision, where: NDArray[np.bool_], reason: Integers) -> Decision:

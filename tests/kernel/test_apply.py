@@ -60,7 +60,7 @@ def lease(kernel: Kernel, seconds: float) -> None:
 
 def policy(
     kernel: Kernel, network: IPv4Network | IPv6Network, *,
-    excluded: bool = False, extra_holdout: int = 0, **arms: int,
+    excluded: bool = False, holdout: int = 0, **arms: int,
 ) -> None:  # fmt: skip
     """One policy that always draws the arms named."""
     bits = network.prefixlen + (96 if network.version == 4 else 0)
@@ -68,7 +68,7 @@ def policy(
     key["bits"], key["address"] = bits, np.frombuffer(packed(network.network_address), np.uint32)
     value = np.zeros(1, kernel.policy)
     value["path_bits"], value["excluded"] = max(bits, 96 + 24 if network.version == 4 else 48), excluded
-    value["extra_holdout"] = extra_holdout
+    value["holdout"] = holdout
     for dimension, name in enumerate(("window", "congestion", "ack")):
         value["upto"][0, dimension * ARMS + arms.get(name, 0) : (dimension + 1) * ARMS] = ALWAYS
     kernel.publish(key, value)
@@ -163,11 +163,8 @@ def test_a_lapsed_lease_means_the_kernels_defaults(lab: Lab, kernel: Kernel) -> 
     assert congestion(lab) == {"bbr"}
 
 
-@pytest.mark.parametrize(("share", "extra"), [(0.2, 0.0), (0.05, 0.15)])
-def test_the_holdout_has_defaults_and_its_share(lab: Lab, kernel: Kernel, share: float, extra: float) -> None:
-    """The share of all paths, and what a path on probation has above it."""
-    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1, extra_holdout=round(extra * 65535))
-    kernel.control(holdout=round(share * 65536))
+def test_the_holdout_has_defaults_and_its_share(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1, holdout=round(0.2 * 65535))
     lab.fetch("path", size=2_000, count=600, concurrency=8)
     keys, values = rows(kernel)
     held = keys["treatment"] == constants()["TREATMENT_HOLDOUT"]

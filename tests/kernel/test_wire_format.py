@@ -84,9 +84,10 @@ def bench(config: Config, cgroup: Path) -> Iterator[Bench]:
     ours, theirs = socket.socketpair()
     with wire() as descriptor, ours, theirs:
         try:
-            in_namespace(NAMESPACE, lambda: Tuner(config, kernel, Journal(None), dry_run=False))
             # Nothing but what is asked for: all others are the control group.
-            kernel.control(lease_until_ns=time.monotonic_ns() + 600 * 10**9, holdout=65536)
+            quiet = config.model_copy(update={"control": config.control.model_copy(update={"holdout": 1.0})})
+            in_namespace(NAMESPACE, lambda: Tuner(quiet, kernel, Journal(None), dry_run=False))
+            kernel.control(lease_until_ns=time.monotonic_ns() + 600 * 10**9)
             kernel.attach([cgroup])
             enter = [sys.executable, "-m", "agent.lab.enter", "--netns", NAMESPACE, "--cgroup", str(cgroup), "--"]
             command = [*enter, sys.executable, "-c", LISTEN, str(theirs.fileno())]

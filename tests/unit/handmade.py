@@ -47,7 +47,7 @@ class StillKernel:
     prefix_key = np.dtype([("bits", "u4"), ("address", "u4", 4)])
     policy = np.dtype(
         [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window")),
-         ("extra_holdout", "u2")]
+         ("holdout", "u2")]
     )
     arm = np.dtype([("value", "u4"), ("congestion", "S16")])
     sends = np.dtype(

@@ -82,7 +82,7 @@ class Paths:
     def _connect(self, truth: Truth, connections: int) -> None:
         random, paths = self._random, len(self.connections)
         shape = (paths, connections)
-        share = self._holdout + self.guard.extra_holdout(self._holdout)
+        share = self.guard.holdout(self._holdout)
         treated = random.random(shape) >= share[:, None]
         harmed = treated & ~(self.guard.quarantined | self.guard.off)[:, None]
         size = random.normal(1, 1, shape)

@@ -159,7 +159,7 @@ def test_when_everything_is_off_all_of_it_says_so(tuner: Tuner) -> None:
         assert (decision.probabilities[:, 0] == 1).all()
     kernel: Any = tuner.kernel
     assert all((policy["upto"][[0, 8, 16]] == 65535).all() for policy in kernel.trie.values())
-    assert all(policy["extra_holdout"] == 0 for policy in kernel.trie.values())
+    assert all(policy["holdout"] == round(0.05 * 65535) for policy in kernel.trie.values())
     picture = take(tuner, Health())
     facts = status(picture)
     why = "5.0 percentage points more of the segments are retransmitted than in the holdout"
@@ -175,11 +175,11 @@ def test_when_everything_is_off_all_of_it_says_so(tuner: Tuner) -> None:
 
 def test_paths_on_probation_have_a_larger_holdout_in_the_kernel(tuner: Tuner) -> None:
     kernel: Any = tuner.kernel
-    extra = {key: int(policy["extra_holdout"]) for key, policy in kernel.trie.items()}
+    holdout = {key: int(policy["holdout"]) for key, policy in kernel.trie.items()}
     # In quarantine there is nothing to compare.
-    assert extra[120, packed(ip_address("203.0.113.0"))] == 0
+    assert holdout[120, packed(ip_address("203.0.113.0"))] == round(0.05 * 65535)
     # What is not known yet, and what just began.
-    assert extra[96, packed(ip_address("0.0.0.0"))] == round(0.15 * 65535)
+    assert holdout[96, packed(ip_address("0.0.0.0"))] == round(0.2 * 65535)
 
 
 def test_without_holdout_there_is_none_on_probation_either() -> None:
@@ -188,7 +188,7 @@ def test_without_holdout_there_is_none_on_probation_either() -> None:
     tuner = Tuner(config, kernel, Journal(None), dry_run=False)  # type: ignore[arg-type]
     absorb(tuner, FINE, closed=1)
     tuner.decide(0.0)
-    assert {int(one["extra_holdout"]) for one in kernel.trie.values()} == {0}
+    assert {int(one["holdout"]) for one in kernel.trie.values()} == {0}
 
 
 def test_a_guard_that_fails_lets_nothing_through(tuner: Tuner, monkeypatch: pytest.MonkeyPatch) -> None:
