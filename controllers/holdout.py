@@ -45,9 +45,10 @@ def holdout(usual: float, probation: NDArray[np.bool_], proven: NDArray[np.bool_
 
 def remember(lately: Floats, rows: Integers, side: Integers, samples: Floats) -> None:
     """Takes samples (samples, len(Field)) of `rows` and sides into `lately`, shape (paths, 2, len(LATELY))."""
-    transfers = samples[:, Field.TRANSFERS]
-    np.multiply.at(lately, (rows, side), np.power(MEMORY, transfers)[:, None])
-    np.add.at(lately, (rows, side), samples[:, LATELY])
+    places, inverse = np.unique(2 * rows + side, return_inverse=True)
+    new = np.stack([np.bincount(inverse, samples[:, field], len(places)) for field in LATELY], axis=1)
+    flat = lately.reshape(-1, len(LATELY))  # a view: what is written is written to `lately`
+    flat[places] = flat[places] * np.power(MEMORY, new[:, :1]) + new
 
 
 def gain(lately: Floats) -> Floats:
