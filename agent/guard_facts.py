@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from agent.guarding import Verdict
 from agent.tuner import Match, Tuner
 from controllers.guard import ALL
@@ -19,8 +21,8 @@ def in_force(tuner: Tuner, match: Match) -> Verdict | None:
 
 def holdout(tuner: Tuner, match: Match) -> float:
     """The holdout's share of an address."""
-    rows, unknown = tuner.guarding.holdout(tuner.config.control.holdout)
-    return float(unknown if match.inherited or match.row >= len(rows) else rows[match.row])
+    known, unknown = tuner.guarding.holdout(tuner.config.control.holdout, np.array([match.row]))
+    return float(unknown if match.inherited else known[0])
 
 
 def guard_facts(tuner: Tuner, match: Match) -> dict[str, Any]:

@@ -100,11 +100,10 @@ class Guarding:
         """`decision` for networks of unknown paths: it stands unless everything is off."""
         return self.guard.restrained(decision, None, everything=self._off)
 
-    def holdout(self, usual: float) -> tuple[Array, float]:
-        """The holdout's share, `usual` where nothing is special: on every row, and on paths that are not known yet."""
-        self.guard.resize(len(self._store))
+    def holdout(self, usual: float, rows: Array) -> tuple[Array, float]:
+        """The holdout's share, `usual` where nothing is special: on `rows`, and on paths that are not known yet."""
         unknown = usual if self.guard.off else probation_holdout(usual)
-        return self.guard.holdout(usual), unknown
+        return self.guard.holdout(usual, rows), unknown
 
     def watch(self) -> Watch:
         """How things are."""

@@ -72,15 +72,16 @@ class Publisher:
         """Writes what changed; returns how many entries that were.
 
         `decisions` are those of the rows of the store, `unknown` those for unknown paths in every network; only `rows`
-        and `networks` are looked at, and what is new. `holdout` is its share: of every row of the store, and of unknown
-        paths.
+        and `networks` are looked at, and what is new. `holdout` is its share: of every one of
+        `rows`, and of unknown paths.
         """
         store, above = self._store, self._networks.identity
-        rows = rows[rows >= store.groups]
+        paths = rows >= store.groups
+        rows = rows[paths]
         identity = store.identity[rows]
         policies = self._policies(decisions, rows)
         policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
-        policies["holdout"] = np.round(holdout[0][rows] * _FULL)
+        policies["holdout"] = np.round(holdout[0][paths] * _FULL)
         changed = self._of_rows.put(rows, policies, self._keys(identity["address"], identity["bits"]))
 
         policies = self._policies(unknown, networks)

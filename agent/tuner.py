@@ -259,7 +259,7 @@ class Tuner:
         self.changes.note(rows, self.decisions, first=first)
 
     def _publish(self, rows: Array, networks: Array) -> None:
-        holdout = self.guarding.holdout(self.config.control.holdout)
+        holdout = self.guarding.holdout(self.config.control.holdout, rows)
         self.publisher.publish(self.decisions, self.decider.unknown, rows, networks, holdout)
 
     def name(self, row: int) -> str:

@@ -3,7 +3,7 @@
 Every path is on trial all the time (controllers/harm.py): sums since the trial began, not faded. A trial ends when it
 is long, or once the treated are better beyond doubt; the next one begins with nothing, so that harm that comes late is
 not outweighed by the past. The first trial of a path is its probation. How many connections are held back to compare
-with depends on both (controllers/holdout.py).
+with is another matter (controllers/holdout.py).
 
 A path that fails goes into quarantine. So does everything when all paths together fail, or those in quarantine carry
 much of the traffic. Each quarantine is twice as long as the one before, and what happened long ago is forgiven.
@@ -75,7 +75,7 @@ class Guard:
         self._pool = np.zeros((PARTS, len(Harm)))
         self._next = 0
         self.touched: Integers = np.zeros(0, np.intp)
-        """Rows whose quarantine, probation or proof began or ended at the last step."""
+        """Rows that came on probation or into quarantine, or out of it, at the last step."""
         self._now: float | None = None
 
     def __len__(self) -> int:
@@ -120,13 +120,13 @@ class Guard:
         """Whether a row has a larger holdout for now."""
         return row >= self._length or bool(self._rows.probation[row] and not self._rows.quarantined[row])
 
-    def holdout(self, usual: float) -> Floats:
-        """The holdout's share on every row, where `usual` is that of a path of which nothing special is known."""
+    def holdout(self, usual: float, rows: Integers) -> Floats:
+        """The holdout's share on `rows`, where `usual` is that of a path of which nothing special is known."""
         if self.off:
-            return np.full(self._length, usual)
-        rows, known = self._rows, slice(self._length)
-        watched = rows.probation[known] & ~rows.quarantined[known]
-        return holdout.holdout(usual, watched, rows.proven[known], rows.lately[known])
+            return np.full(len(rows), usual)
+        self.resize(int(rows.max(initial=-1)) + 1)
+        watched = self._rows.probation[rows] & ~self._rows.quarantined[rows]
+        return holdout.holdout(usual, watched, self._rows.lately[rows])
 
     def restrained(self, decision: Decision, rows: Integers | None, *, everything: bool) -> Decision:
         """`decision` for `rows` (None: for networks of unknown paths), with the kernel's defaults where harm is.
@@ -165,12 +165,9 @@ class Guard:
             for rows in (self._rows, self._all):
                 rows.until += now
         self._now = now
-        rows = self._rows
-        before = rows.probation.copy(), rows.quarantined.copy(), rows.proven.copy()
+        before = self._rows.probation.copy(), self._rows.quarantined.copy()
         events = self._step(now, passed)
-        after = rows.probation, rows.quarantined, rows.proven
-        differs = [old != new for old, new in zip(before, after, strict=True)]
-        self.touched = np.flatnonzero(np.logical_or.reduce(differs))
+        self.touched = np.flatnonzero((self._rows.probation != before[0]) | (self._rows.quarantined != before[1]))
         return events
 
     def _step(self, now: float, passed: float) -> list[Event]:
@@ -230,11 +227,9 @@ class Guard:
         connections = seen[:, harm.CONTROL, Seen.CONNECTIONS] + seen[:, harm.TREATED, Seen.CONNECTIONS]
         long = (connections >= TRIAL_CONNECTIONS) & (now - rows.began[changed] >= TRIAL_SECONDS)
         # Where treatment neither helps nor harms, this is as rare as a false alarm: it needs no least time.
-        better = harm.evidence_of_gain(found) > BEYOND_DOUBT
+        long |= harm.evidence_of_gain(found) > BEYOND_DOUBT
         trusted = rows.probation[changed] & (connections >= PROBATION_CONNECTIONS) & (worst < SUSPECTED)
-        over = (long | better | trusted) & ~failed
-        rows.restart(changed[over], now, probation=False)
-        rows.proven[changed[over]] = better[over]
+        rows.restart(changed[(long | trusted) & ~failed], now, probation=False)
         return [Event(int(row), float(rows.until[row]), int(rows.kind[row]), float(rows.worse[row])) for row in bad]
 
     def _judge_all(self, now: float) -> list[Event]:

@@ -75,8 +75,6 @@ PRIOR_WEIGHT = 4.0
 # Fewer connections of either side are no comparison: the mean of a handful is far from normal.
 LEAST_CONTROL = 8.0
 LEAST_TREATED = 8.0
-# Nothing is switched off for a gain, so fewer do.
-LEAST_TO_GAIN = 4.0
 LEAST_OF_ALL = 16.0  # of the holdout, over all paths
 # Where the path became four times as fast, its retransmissions are left to the congestion control's law to judge.
 MUCH_FASTER = 2.0
@@ -99,7 +97,6 @@ class Measured:
     freedom: Floats
     least: Floats
     enough: NDArray[np.bool_]
-    comparable: NDArray[np.bool_]  # (paths,): enough transfers to tell whether the treated are faster
 
 
 def added(fields: Floats) -> Floats:
@@ -134,8 +131,7 @@ def measure(seen: Floats) -> Measured:
     worse, factor, deviation, freedom, least = (np.stack(values) for values in zip(*kinds, strict=True))
     transfers = np.minimum(sums[Seen.TRANSFERS], connections)
     enough = np.stack([_enough(transfers), _enough(connections), _enough(connections)])
-    comparable = (transfers[CONTROL] >= LEAST_TO_GAIN) & (transfers[TREATED] >= LEAST_TREATED)
-    return Measured(worse, factor, deviation, freedom, least, enough & (factor > 0), comparable)
+    return Measured(worse, factor, deviation, freedom, least, enough & (factor > 0))
 
 
 def evidence_of_each(found: Measured) -> Floats:
@@ -149,7 +145,7 @@ def evidence_of_gain(found: Measured) -> Floats:
     """The same evidence, of transfers taking less time than the holdout's; (paths,)."""
     time = slice(Harm.TIME, Harm.TIME + 1)
     spread = (found.deviation[time] + PRIOR_WEIGHT * PRIOR_VARIANCE[time]) / (found.freedom[time] + PRIOR_WEIGHT)
-    evidence: Floats = _likelihood(-found.worse[time], spread * found.factor[time], found.comparable, time)[0]
+    evidence: Floats = _likelihood(-found.worse[time], spread * found.factor[time], found.enough[time], time)[0]
     return evidence
 
 

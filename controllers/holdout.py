@@ -1,8 +1,9 @@
 """How many connections of a path are its holdout: as many as the proof needs, and no more than it is worth.
 
-A new path is on probation, with a larger holdout: harm shows only against one. Where the treated are proven to be k
-times as fast, k - 1 times as few are held back: then the holdout costs the path's transfers about its own share of the
-time. What became slower since has its whole holdout again.
+A new path is on probation, with a larger holdout: harm shows only against one. Where the treated are k times as fast,
+k - 1 times as few are held back: then the holdout costs the path's transfers about its own share of the time. It goes
+by the last connections of either side, so what the path was before it was tuned does not count, and a path that turns
+slow has its whole holdout again at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.base import Field, Floats, Integers
+from controllers.estimates import PRIOR_VARIANCE, PRIOR_WEIGHT
 from controllers.harm import CONTROL, TREATED
 
 __all__ = ["LATELY", "gain", "holdout", "probation_holdout", "remember"]
@@ -19,10 +21,14 @@ PROBATION = 4.0  # times the usual holdout,
 MOST = 0.5  # but not more
 # The usual holdout is halved up to three times: an eighth of 5 % still shows in some hundred connections what is wrong.
 HALVED = 3.0
-# What the last connections of either side did: how many transfers, the sums of log2 of time and of size.
-LATELY = (Field.TRANSFERS, Field.LOG_TIME, Field.LOG_BYTES)
-MEMORY = 0.85  # what is left of a transfer after the next one of its side: the last seven count
-SLOPE = 0.6  # log2 of time by log2 of size; only so that a few small objects are not taken for a fast path
+# Of the last connections of either side: transfers, and the sums of log2 of their time, adjusted for size, and of its
+# square.
+LATELY = 3
+MEMORY = 0.9  # what is left of a transfer after the next one of its side: the last ten count
+SLOPE = 0.6  # log2 of time by log2 of size, roughly
+ENOUGH = 4.0  # transfers of either side
+BEYOND_DOUBT = 4.0  # standard errors
+MUCH = 0.5  # log2: 40 % faster
 
 
 def probation_holdout(usual: float) -> float:
@@ -30,30 +36,36 @@ def probation_holdout(usual: float) -> float:
     return max(usual, min(MOST, PROBATION * usual))
 
 
-def holdout(usual: float, probation: NDArray[np.bool_], proven: NDArray[np.bool_], lately: Floats) -> Floats:
-    """The share of every path, (paths,): by whether it is on probation, or else `proven` to be faster for treatment.
+def holdout(usual: float, probation: NDArray[np.bool_], lately: Floats) -> Floats:
+    """The share of every path, (paths,): by whether it is on `probation`, and by its `gain`.
 
-    `lately` is what `remember` kept. Shares are halves, quarters and eighths of the usual one, so that they stay the
-    same from one step to the next.
+    Of the usual share it is a half, a quarter or an eighth, so that it stays the same from one step to the next.
     """
-    shares = np.where(probation, probation_holdout(usual), usual)
-    rows = np.flatnonzero(proven & ~probation)
-    times = np.exp2(np.clip(gain(lately[rows]), 0.0, HALVED + 1.0)) - 1.0
-    shares[rows] *= np.exp2(-np.clip(np.round(np.log2(np.maximum(times, 1.0))), 0.0, HALVED))
-    return shares
+    times = np.exp2(np.clip(gain(lately), 0.0, HALVED + 1.0)) - 1.0
+    halved = np.clip(np.round(np.log2(np.maximum(times, 1.0))), 0.0, HALVED)
+    return np.where(probation & (halved == 0), probation_holdout(usual), usual * np.exp2(-halved))
 
 
 def remember(lately: Floats, rows: Integers, side: Integers, samples: Floats) -> None:
-    """Takes samples (samples, len(Field)) of `rows` and sides into `lately`, shape (paths, 2, len(LATELY))."""
+    """Takes samples (samples, len(Field)) of `rows` and sides into `lately`, shape (paths, 2, LATELY)."""
+    times = samples[:, Field.LOG_TIME] - SLOPE * samples[:, Field.LOG_BYTES]
+    squares = samples[:, Field.LOG_TIME_SQUARED] - SLOPE * (
+        2.0 * samples[:, Field.LOG_TIME_BYTES] - SLOPE * samples[:, Field.LOG_BYTES_SQUARED]
+    )
     places, inverse = np.unique(2 * rows + side, return_inverse=True)
-    new = np.stack([np.bincount(inverse, samples[:, field], len(places)) for field in LATELY], axis=1)
-    flat = lately.reshape(-1, len(LATELY))  # a view: what is written is written to `lately`
+    sums = (samples[:, Field.TRANSFERS], times, squares)
+    new = np.stack([np.bincount(inverse, each, len(places)) for each in sums], axis=1)
+    flat = lately.reshape(-1, LATELY)  # a view: what is written is written to `lately`
     flat[places] = flat[places] * np.power(MEMORY, new[:, :1]) + new
 
 
 def gain(lately: Floats) -> Floats:
-    """log2 of how many times as fast the treated were lately, roughly; 0 without one of the sides. (paths,)"""
-    transfers = lately[..., 0]
-    time = (lately[..., 1] - SLOPE * lately[..., 2]) / np.maximum(transfers, 1e-9)
-    found: Floats = np.where((transfers > 0).all(axis=1), time[:, CONTROL] - time[:, TREATED], 0.0)
-    return found
+    """log2 of how many times as fast the treated are, (paths,); 0 where that they are much faster is not certain."""
+    count = np.maximum(lately[..., 0], 1e-9)
+    mean = lately[..., 1] / count
+    deviation = np.maximum(lately[..., 2] - count * mean**2, 0.0).sum(axis=1)
+    spread = (deviation + PRIOR_WEIGHT * PRIOR_VARIANCE) / (np.maximum(count.sum(axis=1) - 2.0, 0.0) + PRIOR_WEIGHT)
+    doubt = BEYOND_DOUBT * np.sqrt(spread * (1.0 / count).sum(axis=1))
+    faster = mean[:, CONTROL] - mean[:, TREATED]
+    certain = (count >= ENOUGH).all(axis=1) & (faster - doubt >= MUCH)
+    return np.where(certain, faster, 0.0)

@@ -40,7 +40,6 @@ class Trials:
     parts: Floats  # what it told of all paths, in this trial
     began: Floats
     probation: NDArray[np.bool_]
-    proven: NDArray[np.bool_]  # the treated were better beyond doubt in the last trial
     lately: Floats  # see controllers/holdout.py
     quarantined: NDArray[np.bool_]
     until: Floats
@@ -57,8 +56,7 @@ class Trials:
             parts=np.zeros((length, PARTS, len(Harm)), np.float32),
             began=np.full(length, np.nan, np.float32),
             probation=np.ones(length, np.bool_),
-            proven=np.zeros(length, np.bool_),
-            lately=np.zeros((length, 2, len(LATELY)), np.float32),
+            lately=np.zeros((length, 2, LATELY), np.float32),
             quarantined=np.zeros(length, np.bool_),
             until=np.full(length, _LONG_AGO, np.float32),
             level=np.zeros(length, np.float32),
@@ -79,7 +77,7 @@ class Trials:
     def restart(self, rows: Integers, now: float, *, probation: bool) -> None:
         """Begins a trial."""
         self.seen[rows], self.parts[rows] = 0.0, 0.0
-        self.began[rows], self.probation[rows], self.proven[rows] = now, probation, False
+        self.began[rows], self.probation[rows] = now, probation
 
     def quarantine(self, rows: Integers, now: float, kind: Integers, worse: Floats) -> None:
         """Begins a quarantine."""

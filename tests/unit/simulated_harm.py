@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from controllers import Field
+from controllers.base import Floats
 from controllers.guard import ALL, Event, Guard
 
 __all__ = ["NOISES", "Paths", "Truth"]
@@ -79,10 +80,14 @@ class Paths:
         self.events += begun
         return begun
 
+    def shares(self) -> Floats:
+        """The holdout's share of every path."""
+        return self.guard.holdout(self._holdout, np.arange(len(self.connections)))
+
     def _connect(self, truth: Truth, connections: int) -> None:
         random, paths = self._random, len(self.connections)
         shape = (paths, connections)
-        share = self.guard.holdout(self._holdout)
+        share = self.shares()
         treated = random.random(shape) >= share[:, None]
         harmed = treated & ~(self.guard.quarantined | self.guard.off)[:, None]
         size = random.normal(1, 1, shape)

@@ -204,9 +204,9 @@ class Host:
 
     def _holdout(self) -> Floats:
         """The share of every path's connections that are left alone."""
-        rows, unknown = self.guarding.holdout(HOLDOUT)
         found = [self.store.find(self._key(path), 120, 0) for path in range(len(self.truth))]
-        return np.array([unknown if row is None else rows[row] for row in found])
+        known, unknown = self.guarding.holdout(HOLDOUT, np.array([0 if row is None else row for row in found]))
+        return np.where([row is None for row in found], unknown, known)
 
     def policy(self) -> tuple[Floats, Floats]:
         """The shares of windows (paths, 7) and algorithms (paths, 2) among treated connections, as they are now."""

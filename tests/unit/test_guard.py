@@ -239,11 +239,11 @@ def test_everything_comes_back_after_its_time_on_probation() -> None:
     (event,) = began(many.run(Truth(slower=1.0), looks=4, connections=5))
     assert event.row == ALL
     assert event.until is not None
-    assert (many.guard.holdout(HOLDOUT) == HOLDOUT).all()
+    assert (many.shares() == HOLDOUT).all()
     assert began(many.run(Truth(), looks=int((event.until - many.now) // 5), connections=5)) == []
     many.run(Truth(), looks=1, connections=5)
     assert not many.guard.off
-    assert (many.guard.holdout(HOLDOUT) > HOLDOUT).all()
+    assert (many.shares() > HOLDOUT).all()
 
 
 # --- the holdout ------------------------------------------------------------------------------------------------------
@@ -251,12 +251,12 @@ def test_everything_comes_back_after_its_time_on_probation() -> None:
 
 def test_probation_has_four_times_the_holdout_and_ends_after_200_connections() -> None:
     one = Paths(1)
-    assert one.guard.holdout(0.05).tolist() == [0.2]
+    assert one.shares() == pytest.approx([0.2])
     one.run(Truth(), looks=39, connections=5)
     assert one.guard.on_probation(0)
     one.run(Truth(), looks=5, connections=5)
     assert not one.guard.on_probation(0)
-    assert one.guard.holdout(0.05).tolist() == [0.05]
+    assert one.shares() == pytest.approx([0.05])
 
 
 @pytest.mark.parametrize(("usual", "larger"), [(0.0, 0.0), (0.05, 0.2), (0.1, 0.4), (0.2, 0.5), (0.5, 0.5)])
@@ -270,7 +270,7 @@ def test_the_holdout_is_never_above_a_half_and_none_where_none_is_wanted(usual: 
 def test_where_the_treated_are_much_faster_the_holdout_is_smaller(times: float, share: float) -> None:
     many = Paths(100)
     many.run(Truth(slower=-float(np.log2(times))), looks=120, connections=5)
-    shares = many.guard.holdout(HOLDOUT)
+    shares = many.shares()
     assert not many.guard.off
     assert np.median(shares) == pytest.approx(share * HOLDOUT)
 
@@ -278,9 +278,9 @@ def test_where_the_treated_are_much_faster_the_holdout_is_smaller(times: float, 
 def test_a_path_that_was_proven_and_turns_slow_has_its_holdout_again() -> None:
     some = Paths(20)
     some.run(Truth(slower=-3.7), looks=60, connections=5)
-    assert (some.guard.holdout(HOLDOUT) < HOLDOUT / 4).all()
+    assert (some.shares() < HOLDOUT / 4).all()
     some.run(Truth(slower=0.6), looks=5, connections=5)
-    assert (some.guard.holdout(HOLDOUT) >= HOLDOUT / 2).mean() > 0.9
+    assert (some.shares() >= HOLDOUT / 2).mean() > 0.9
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -288,7 +288,7 @@ def test_a_gain_that_is_none_takes_no_holdout_away(noise: str) -> None:
     many = Paths(2000)
     for _ in range(10):
         many.run(Truth(noise=noise), looks=10, connections=5)
-        assert (many.guard.holdout(HOLDOUT) < HOLDOUT).mean() <= 0.005
+        assert (many.shares() < HOLDOUT).mean() <= 0.005
 
 
 # --- what it does to decisions ----------------------------------------------------------------------------------------

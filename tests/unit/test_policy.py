@@ -26,9 +26,9 @@ NOBODY = np.zeros(0, np.intp)
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -0.5, -1e-9, 1.5, 1e300]
 
 
-def nothing_extra(tuner: Tuner) -> tuple[Any, float]:
-    """No path is on probation."""
-    return np.zeros(len(tuner.store)), 0.0
+def no_holdout(rows: Any) -> tuple[Any, float]:
+    """For `publish`: of no path."""
+    return np.zeros(len(rows)), 0.0
 
 
 def drawn(upto: Any) -> Any:
@@ -223,7 +223,7 @@ def test_only_what_changed_is_written() -> None:
     decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
     decisions[1].probabilities[tuner.store.groups] = [0.5, *([0.5] if len(tuner.dimensions[1].arms) > 1 else [])]
     rows = np.array([0, tuner.store.groups])
-    tuner.publisher.publish(decisions, tuner.decider.unknown, rows, NOBODY, nothing_extra(tuner))
+    tuner.publisher.publish(decisions, tuner.decider.unknown, rows, NOBODY, no_holdout(rows))
     assert kernel.written == (1 if len(tuner.dimensions[1].arms) > 1 else 0)
 
 
@@ -263,7 +263,7 @@ def test_a_law_that_talks_nonsense_leaves_the_kernel_its_defaults() -> None:
         for kind in kinds
     )
     rows, networks = np.arange(len(tuner.store)), np.arange(len(tuner.networks))
-    tuner.publisher.publish(nonsense, more, rows, networks, nothing_extra(tuner))
+    tuner.publisher.publish(nonsense, more, rows, networks, no_holdout(rows))
     for policy in kernel.trie.values():
         for dimension in range(constants()["DIMENSIONS"]):
             assert drawn(policy["upto"][dimension * ARMS : (dimension + 1) * ARMS])[0] == 1
