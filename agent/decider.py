@@ -7,7 +7,7 @@ it is decided, so a decision is always what its law says of the evidence as it s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,13 +132,13 @@ class Decider:
         learns = np.isin(parents[rows], due.networks)
         brought = []
         for some, part in zip(chunks(rows), chunks(learns), strict=True):
-            evidence = Evidence(arms, self._store.part(number, some))
+            evidence = Evidence(arms, self._store.part(number, some), holdout=self._store.holdout(some))
             measure = law.measure(evidence)
             if measure is not None:
                 own = statistics(measure)
                 brought.append(own[part])
                 prior = self._networks.prior(number, parents[some], own)
-                evidence = Evidence(arms, evidence.sums, prior)
+                evidence = replace(evidence, prior=prior)
             decision = law.step(now, evidence, measure)
             if self._dimensions[number].name == INITIAL_WINDOW:
                 fell = decision.chosen + _FAR_DOWN <= table.decision().chosen[some]

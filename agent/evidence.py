@@ -125,6 +125,11 @@ class EvidenceStore:
         result: Array = np.ascontiguousarray(some.transpose(2, 1, 0)).transpose(2, 1, 0)
         return result
 
+    def holdout(self, rows: Array) -> Array:
+        """A copy of the sums of the holdout of some rows, (rows, fields)."""
+        result: Array = self._sums[rows, self.holdout_slot]
+        return result
+
     def age(self, now: float, rows: Array | None = None) -> None:
         """Lets the sums of `rows`, or all, fade to what they are worth at `now` (seconds, monotonic)."""
         for some in chunks(np.arange(self._length) if rows is None else rows):

@@ -98,12 +98,14 @@ class Prior:
 class Evidence:
     """What is known of some paths in one dimension; `sums` has shape (paths, arms, len(Field)).
 
-    `prior` is what other paths taught; None: nothing.
+    `prior` is what other paths taught; None: nothing. `holdout` (paths, len(Field)) is of the connections that were
+    left wholly at the kernel's defaults; None: there are none.
     """
 
     arms: tuple[Arm, ...]
     sums: Floats
     prior: Prior | None = None
+    holdout: Floats | None = None
 
     def __getitem__(self, field: Field) -> Floats:
         """One field, shape (paths, arms)."""

@@ -72,7 +72,7 @@ class InitialWindowTrial:
         estimate, filled = transfer_time(evidence), evidence[Field.FIRST_WINDOWS]
         # Where even the default's first round is lost as a whole, the rounds after it tell the windows apart.
         again = loses_more(evidence[Field.RETRANSMITTED], evidence[Field.SEGMENTS], at_least=10.0)
-        again &= filled[:, :1] >= ENOUGH
+        again &= (filled[:, :1] >= ENOUGH) & ~_as_the_holdout(evidence)
         return Measure(
             -estimate.mean, estimate.variance, evidence[Field.FIRST_WINDOW_LOSSES],
             evidence[Field.FIRST_WINDOW_SEGMENTS], filled, again,
@@ -142,6 +142,21 @@ class InitialWindowTrial:
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
         return Decision(probabilities, chosen, reason, REASONS, limit, climbing)
+
+
+def _as_the_holdout(evidence: Evidence) -> NDArray[np.bool_]:
+    """Which windows retransmit no more than the holdout, (paths, arms); none where that is not known.
+
+    Windows are compared under the algorithm that is settled on, which may lose less than the kernel's default with any
+    of them: what is decent is what the default does.
+    """
+    if evidence.holdout is None:
+        return np.zeros(evidence.sums.shape[:2], np.bool_)
+    lost, sent = evidence[Field.RETRANSMITTED].copy(), evidence[Field.SEGMENTS].copy()
+    lost[:, ARM_DEFAULT] = evidence.holdout[:, Field.RETRANSMITTED]
+    sent[:, ARM_DEFAULT] = evidence.holdout[:, Field.SEGMENTS]
+    known = evidence.holdout[:, Field.CLOSED, None] >= ENOUGH
+    return known & ~loses_more(lost, sent, at_least=10.0)
 
 
 def _least(behind: Floats, safe: NDArray[np.bool_], baseless: NDArray[np.bool_]) -> Floats:

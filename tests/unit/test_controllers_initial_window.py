@@ -93,6 +93,24 @@ def test_a_window_that_retransmits_is_compared_with_the_default(
     assert decision.probabilities[0, 3] == (0.0 if share else 0.5)
 
 
+@pytest.mark.parametrize(
+    ("connections", "again", "spared"),
+    [(20, 0.41, True), (20, 0.36, False), (3, 0.41, False)],
+    ids=["the holdout retransmits more", "it does not", "it is not known"],
+)
+def test_a_window_may_retransmit_what_the_holdout_does(connections: float, again: float, spared: bool) -> None:
+    """bbr with the default window may retransmit less than cubic does: that is no reason against larger ones."""
+    sums = known(np.array([20, 20, 20, 20, 0, 0, 0]), np.array([0.0, -0.5, -1.0, -1.5, 0.0, 0.0, 0.0]))
+    sums[:, :, Field.SEGMENTS] = 100 * sums[:, :, Field.CLOSED]
+    sums[:, :, Field.RETRANSMITTED] = np.array([0.36, 0.36, 0.36, 0.42, 0.0, 0.0, 0.0]) * sums[:, :, Field.SEGMENTS]
+    holdout = np.zeros((1, len(Field)))
+    holdout[:, Field.CLOSED], holdout[:, Field.SEGMENTS] = connections, 100 * connections
+    holdout[:, Field.RETRANSMITTED] = again * 100 * connections
+    decision = InitialWindowTrial().step(0.0, Evidence(ARMS, sums, holdout=holdout))
+    assert decision.chosen[0] == (3 if spared else 2)
+    assert bool(decision.probabilities[0, 4] > 0) is spared
+
+
 @settings(max_examples=300, deadline=None)
 @given(COUNTS, TIMES)
 def test_the_climb_leaves_out_no_step(counts: list[int], times: list[float]) -> None:
