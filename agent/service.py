@@ -20,7 +20,7 @@ from pathlib import Path
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from agent import cgroups, config_file
+from agent import cgroups, config_file, modules
 from agent.config import Config
 from agent.connect import socket_path
 from agent.errors import TcptunedError, UsageError
@@ -74,6 +74,8 @@ class Service:
         # While the compiler works.
         saved = load(config.state_dir)
         worth = remaining(time.time() - saved.time, config.control.half_life) if saved else 0.0
+        if not dry_run:
+            _load_modules(config)
         self._kernel = Kernel(loader.finish())
         self.tuner = Tuner(
             config, self._kernel, Journal(config.state_dir),
@@ -193,6 +195,8 @@ class Service:
             config = config_file.load(self._path)
             _refuse_restart_keys(self.tuner.config, config)
             security = load_web_security(config.web.config_file)
+            if not self.tuner.dry_run:
+                _load_modules(config)
             with self.lock:
                 if config.ack.most_thinned:
                     self._kernel.watch_packets(True)
@@ -229,6 +233,11 @@ class Service:
         with self.lock:
             learnt = self.tuner.learnt(time.monotonic())
             return replace(learnt, sections={**learnt.sections, "history": self.history.dump()})
+
+
+def _load_modules(config: Config) -> None:
+    if config.congestion.enabled:
+        modules.load(config.congestion.allowed)
 
 
 def _refuse_restart_keys(old: Config, new: Config) -> None:

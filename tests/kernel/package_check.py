@@ -178,6 +178,8 @@ def check_installed(checks: Checks) -> None:
     attached = metrics("bpf_program_attached")
     checks.that("its programs are attached", attached and any(attached.values()), attached)
     checks.runs("commands reach it", "tcptuned", "status")
+    present = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text()
+    checks.that("it had bbr loaded, a module that was not", "bbr" in present.split(), present)
     checks.that("its directory is its own", STATE.owner() == "tcptuned" and STATE.stat().st_mode & 0o7777 == 0o750)
 
 
