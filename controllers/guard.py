@@ -125,8 +125,12 @@ class Guard:
         if self.off:
             return np.full(len(rows), usual)
         self.resize(int(rows.max(initial=-1)) + 1)
-        watched = self._rows.probation[rows] & ~self._rows.quarantined[rows]
-        return holdout.holdout(usual, watched, self._rows.lately[rows])
+        shares = np.empty(len(rows), np.float32)
+        for first in range(0, len(rows), _BLOCK):
+            some = rows[first : first + _BLOCK]
+            watched = self._rows.probation[some] & ~self._rows.quarantined[some]
+            shares[first : first + _BLOCK] = holdout.holdout(usual, watched, self._rows.lately[some])
+        return shares
 
     def restrained(self, decision: Decision, rows: Integers | None, *, everything: bool) -> Decision:
         """`decision` for `rows` (None: for networks of unknown paths), with the kernel's defaults where harm is.
