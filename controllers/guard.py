@@ -123,7 +123,7 @@ class Guard:
     def holdout(self, usual: float, rows: Integers) -> Floats:
         """The holdout's share on `rows`, where `usual` is that of a path of which nothing special is known."""
         if self.off:
-            return np.full(len(rows), usual)
+            return np.full(len(rows), usual, np.float32)
         self.resize(int(rows.max(initial=-1)) + 1)
         shares = np.empty(len(rows), np.float32)
         for first in range(0, len(rows), _BLOCK):
@@ -156,9 +156,10 @@ class Guard:
         if self.off:
             return
         tested = ~self.quarantined[rows]
-        rows, side = rows[tested], np.where(treated[tested], harm.TREATED, harm.CONTROL)
-        np.add.at(self._rows.seen, (rows, side), harm.added(samples[tested]).astype(np.float32))
-        holdout.remember(self._rows.lately, rows, side, samples[tested])
+        rows, samples = rows[tested], samples[tested]
+        side = np.where(treated[tested], harm.TREATED, harm.CONTROL)
+        np.add.at(self._rows.seen, (rows, side), harm.added(samples).astype(np.float32))
+        holdout.remember(self._rows.lately, rows, side, samples)
         self._rows.changed[rows] = True
 
     def step(self, now: float) -> list[Event]:

@@ -3,7 +3,7 @@
 A new path is on probation, with a larger holdout: harm shows only against one. Where the treated are k times as fast,
 k - 1 times as few are held back: then the holdout costs the path's transfers about its own share of the time. It goes
 by the last connections of either side, so what the path was before it was tuned does not count, and a path that turns
-slow has its whole holdout again at once.
+slow has its whole holdout again within some ten of them.
 """
 
 from __future__ import annotations

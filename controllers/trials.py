@@ -38,9 +38,9 @@ class Trials:
 
     seen: Floats
     parts: Floats  # what it told of all paths, in this trial
+    lately: Floats  # what the last connections of either side did; outlives a trial (controllers/holdout.py)
     began: Floats
     probation: NDArray[np.bool_]
-    lately: Floats  # see controllers/holdout.py
     quarantined: NDArray[np.bool_]
     until: Floats
     level: Floats
@@ -54,9 +54,9 @@ class Trials:
         return cls(
             seen=np.zeros((length, 2, len(Seen)), np.float32),
             parts=np.zeros((length, PARTS, len(Harm)), np.float32),
+            lately=np.zeros((length, 2, LATELY), np.float32),
             began=np.full(length, np.nan, np.float32),
             probation=np.ones(length, np.bool_),
-            lately=np.zeros((length, 2, LATELY), np.float32),
             quarantined=np.zeros(length, np.bool_),
             until=np.full(length, _LONG_AGO, np.float32),
             level=np.zeros(length, np.float32),
@@ -77,6 +77,8 @@ class Trials:
     def restart(self, rows: Integers, now: float, *, probation: bool) -> None:
         """Begins a trial."""
         self.seen[rows], self.parts[rows] = 0.0, 0.0
+        if probation:  # after a quarantine: what was gained before is no reason for a smaller holdout
+            self.lately[rows] = 0.0
         self.began[rows], self.probation[rows] = now, probation
 
     def quarantine(self, rows: Integers, now: float, kind: Integers, worse: Floats) -> None:

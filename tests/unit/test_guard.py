@@ -283,6 +283,20 @@ def test_a_path_that_was_proven_and_turns_slow_has_its_holdout_again() -> None:
     assert (some.shares() >= HOLDOUT / 2).mean() > 0.9
 
 
+def test_a_path_that_was_in_quarantine_is_watched_as_closely_as_a_new_one() -> None:
+    """Faster, but harmful by its losses: the speed it had is no reason for a smaller holdout afterwards."""
+    one = Paths(1)
+    one.run(Truth(slower=-3.7), looks=60, connections=5)
+    assert one.shares()[0] < HOLDOUT / 4
+    harmful = Truth(slower=-3.7, first_window=(0.0, 0.9), burst=0.0)
+    while not (events := began(one.run(harmful, looks=1, connections=5))):
+        assert one.connections[0] < 10_000
+    assert {event.kind for event in events} == {Harm.FIRST_WINDOW}
+    one.guard.step(max(event.until or 0.0 for event in events))
+    assert not one.guard.off
+    assert one.shares() == pytest.approx([4 * HOLDOUT])
+
+
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_gain_that_is_none_takes_no_holdout_away(noise: str) -> None:
     many = Paths(2000)
