@@ -214,9 +214,8 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
     if not facts["known"]:
         console.print(f"nothing is known of this path itself: what follows is of {facts['inherited_from']}")
     console.print(f"applied: {facts['applied']}")
-    if facts["guard"]["state"] in ("probation", "watched"):
-        why = ": more than usual, as the path is on probation" if facts["guard"]["state"] == "probation" else ""
-        console.print(f"held back to compare with: {percent(facts['guard']['holdout'])} of the connections{why}")
+    if facts["guard"]["state"] == "probation":
+        console.print("on probation: the holdout is larger until there is enough to compare, or a gain is beyond doubt")
     columns = ("arm", "share", "connections", "transfers", "time to default's", "lost first", "resent")
     for dimension in facts["dimensions"]:
         _table(

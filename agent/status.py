@@ -204,8 +204,8 @@ def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> 
     verdict = in_force(tuner, match)
     if verdict is not None:
         return f"nothing: quarantined until {moment(verdict.until)} UTC, because {verdict.because}"
-    share = holdout(tuner, match)
-    return f"arms are drawn for {1 - share:.0%} of the connections; {share:.0%} keep the kernel's defaults"
+    share = round(100 * holdout(tuner, match), 1)
+    return f"arms are drawn for {100 - share:g}% of the connections; {share:g}% keep the kernel's defaults"
 
 
 def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str, Any]:
