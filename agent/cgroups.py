@@ -47,4 +47,4 @@ def resolve(names: Iterable[str]) -> list[Path]:
 
 def ids_below(folder: Path) -> set[int]:
     """The kernel's numbers of a cgroup and all below it; a cgroup's number is its folder's inode (fs/kernfs)."""
-    return {os.stat(inside).st_ino for inside, _, _ in os.walk(folder)}  # noqa: PTH116  a text is what walk gives
+    return {Path(inside).stat().st_ino for inside, _, _ in os.walk(folder)}

@@ -86,7 +86,7 @@ def _read(path: Path, named_by: str) -> bytes:
     data = b""
     try:
         # Without O_NONBLOCK opening a FIFO would wait for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 cure = "is not a regular file; name a YAML file"
             else:

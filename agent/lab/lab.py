@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 from agent.errors import LabError
 from agent.lab.jobs import Job, Jobs, Progress, wait_all
@@ -201,6 +201,12 @@ class Lab:
     def server_address(self, family: int = 4) -> IPv4Address | IPv6Address:
         """The server's address in family 4 or 6."""
         return SERVER_V4 if family == 4 else SERVER_V6
+
+    @overload
+    def network(self, path: str, family: Literal[4] = 4) -> IPv4Network: ...
+
+    @overload
+    def network(self, path: str, family: int) -> IPv4Network | IPv6Network: ...
 
     def network(self, path: str, family: int = 4) -> IPv4Network | IPv6Network:
         """The clients' network: a /24 or a /48."""

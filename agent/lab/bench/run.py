@@ -137,7 +137,7 @@ class _Stage:
         return settings
 
     def _network(self, name: str, contender: Contender) -> IPv4Network:
-        return self._lab.network(path_name(name, contender))  # type: ignore[return-value]
+        return self._lab.network(path_name(name, contender))
 
     def learning_tickets(self) -> Iterator[Ticket]:
         """In each round everybody once, the agents more often: they have to find out what the static ones are told."""
