@@ -88,7 +88,7 @@ def _congestion(config: Config) -> Iterator[Finding]:
             continue
         module = f"tcp_{name}"
         if features.module_known(module):
-            cure = f"a module that the agent has loaded when it starts; if it runs already: modprobe {module}"
+            cure = f"is loaded when the agent starts; if it runs already: modprobe {module}"
         else:
             cure = f"is never chosen: this kernel has no module {module}; use the distribution's full kernel"
         yield Finding(f"congestion control {name}", "limited", "not registered", cure)

@@ -72,8 +72,8 @@ class Publisher:
         """Writes what changed; returns how many entries that were.
 
         `decisions` are those of the rows of the store, `unknown` those for unknown paths in every network; only `rows`
-        and `networks` are looked at, and what is new. `holdout` is its share: of every one of
-        `rows`, and of unknown paths.
+        and `networks` are looked at, and what is new. `holdout` is its share: of every one of `rows`,
+        and of unknown paths.
         """
         store, above = self._store, self._networks.identity
         paths = rows >= store.groups

@@ -14,7 +14,7 @@ struct policy {
     u8 group;
     u8 excluded;
     u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
-    u16 holdout;     /* share of the connections in 1/65536 */
+    u16 holdout; /* share of the connections in 1/65536 */
 };
 
 /* What an arm of a dimension means. */

@@ -145,7 +145,7 @@ class InitialWindowTrial:
 
 
 def _as_the_holdout(evidence: Evidence) -> NDArray[np.bool_]:
-    """Which windows retransmit no more than the holdout, (paths, arms); none where that is not known.
+    """Which windows do not retransmit clearly more than the holdout, (paths, arms); none where that is not known.
 
     Windows are compared under the algorithm that is settled on, which may lose less than the kernel's default with any
     of them: what is decent is what the default does.
