@@ -60,9 +60,9 @@
 /* Shorter transfers end within the default's first window and say nothing about any arm. */
 #define TRANSFER_MIN_SEGMENTS INITIAL_WINDOW_KERNEL
 /* A long transfer is told in pieces, the first so long and each four times as long as the one before: what goes on for
- * minutes is known after seconds, and one connection does not outvote many. Up to 2 GiB a piece. */
-#define PIECE_BYTES 2097152
-#define PIECES_MAX 5
+ * minutes is known after seconds, and one connection does not outvote many. Up to 1 GiB a piece. */
+#define PIECE_BYTES 262144
+#define PIECES_MAX 7
 
 /* A connection adds to the row maps at most this often while it lives: 4 times a second. */
 #define FLUSH_INTERVAL_NS 250000000ULL

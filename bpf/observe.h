@@ -2,8 +2,11 @@
 /* Observe: a connection's callbacks tell what it does; its transfers and its end go into the row of its path and arms. */
 
 /* A transfer, or a piece of it, is over: from its begin to the last sign of life, if it was long enough to tell arms
- * apart. What is left after pieces may be too little for that. */
-static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct connection *connection, struct row *row)
+ * apart. What is left after pieces may be too little for that.
+ * One that was cut, by the peer as a rule, lasted as long as somebody's patience under any arm, and its size is what the
+ * arm made of that: it counts as what the whole piece would have taken. */
+static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct connection *connection, struct row *row,
+                                         int cut)
 {
     u64 total = sent_bytes(skops, connection);
     u64 bytes = total - connection->transfer_base_bytes;
@@ -11,7 +14,8 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
 
     connection->transfer_base_bytes = total;
     if (bytes > least)
-        add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000);
+        add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000,
+                     cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 
 /* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it.
@@ -112,7 +116,7 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
         return;
     }
     if (ended | piece)
-        end_transfer(skops, connection, row);
+        end_transfer(skops, connection, row, 0);
     if (ended)
         begin_transfer(connection, now, measured);
     if (piece) {
@@ -196,13 +200,14 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
         /* In CLOSE_WAIT we may still send. */
         connection->sent_ended = new != STATE_CLOSE_WAIT;
         pause_before(connection, now, skops->srtt_us >> 3);
-        end_transfer(skops, connection, row);
+        /* A FIN that is not acknowledged is one sequence number; more of them are data that never arrived. */
+        end_transfer(skops, connection, row, skops->snd_nxt - skops->snd_una > 1);
     }
     if (received_ended) {
         connection->received_ended = 1;
         bytes = received_bytes(skops, connection);
         if (bytes > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
-            add_transfer(&row->received, bytes, (now - connection->established_ns) / 1000);
+            add_transfer(&row->received, bytes, (now - connection->established_ns) / 1000, bytes);
     }
     if (new == STATE_CLOSE) {
         if (!connection->adopted) {

@@ -31,14 +31,15 @@ static __always_inline struct row *row_of(const struct connection *connection)
     return row;
 }
 
-static __always_inline void add_transfer(struct transfers *sums, u64 bytes, u64 time_us)
+/* `bytes` took `time_us`; arms are compared by what `whole` would have taken at that speed. */
+static __always_inline void add_transfer(struct transfers *sums, u64 bytes, u64 time_us, u64 whole)
 {
     u64 log_bytes, log_time;
 
     if (!time_us)
         time_us = 1;
-    log_bytes = log2_fixed(bytes);
-    log_time = log2_fixed(time_us);
+    log_bytes = log2_fixed(whole);
+    log_time = log2_fixed(time_us) + log_bytes - log2_fixed(bytes);
     add(&sums->count, 1);
     add(&sums->bytes, bytes);
     add(&sums->time_us, time_us);

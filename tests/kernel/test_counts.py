@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from running import RunningAgent, configuration, require_root
 
+from agent.bpf_source import constants
+from agent.lab.bench.kernel import FixedArms
 from agent.lab.enter import in_namespace
 from agent.lab.lab import Lab
 from agent.lab.spec import LinkSpec, PathSpec
-from agent.lab.workload import ServerOptions
+from agent.lab.workload import ServerOptions, Transfer
 
 SIZE = 30_011  # a prime, so that no accident makes the sums right
 PATHS = [
     PathSpec.symmetric("quiet", rate_mbps=100, delay_ms=2),
+    PathSpec.symmetric("slow", rate_mbps=0.8, delay_ms=20, queue_packets=20),
+    PathSpec.symmetric("twice as fast", rate_mbps=1.6, delay_ms=20, queue_packets=20),
     PathSpec(name="lossy", down=LinkSpec(delay_ms=2, loss=0.03), up=LinkSpec(delay_ms=2)),
 ]
 
@@ -81,14 +86,32 @@ def test_retransmissions_are_what_the_kernel_counts(lab: Lab, tmp_path: Path) ->
 
 
 def test_a_long_transfer_is_told_in_pieces(lab: Lab, tmp_path: Path) -> None:
-    """2 MiB, 8 MiB and the rest of 25 MB; together all of its bytes, and all but its handshake of its time."""
+    """256 KiB, 1, 4 and 16 MiB and the rest of 25 MB; together all its bytes, and all but its handshake of its time."""
     with RunningAgent(lab, configuration(lab, tmp_path, control={"holdout": 0})) as agent:
         [done] = lab.fetch("quiet", size=25_000_000, count=1)
-        assert agent.settled("transfers_total", 3, dimension="congestion") == 3
+        assert agent.settled("transfers_total", 5, dimension="congestion") == 5
         assert agent.value("transfer_bytes_total", dimension="congestion") == 25_000_000
         seconds = agent.value("transfer_seconds_total", dimension="congestion")
         assert done.connect is not None
         assert 0.95 < seconds / (done.seconds - done.connect) < 1.05
+
+
+def test_a_transfer_that_is_cut_counts_as_what_its_piece_would_have_taken(lab: Lab) -> None:
+    """Both downloads last a second; the one of twice the speed must count as half the time."""
+    whole = constants()["PIECE_BYTES"]
+    with FixedArms(lab.server_cgroup) as fixed:
+        for path in ("slow", "twice as fast"):
+            fixed.choose(lab.network(path), 10, "cubic")
+        downloads = lab.run([
+            Transfer(path=path, size=1 << 40, seconds=1.0, cut=True) for path in ("slow", "twice as fast")
+        ])  # fmt: skip
+        time.sleep(2.5)  # until the last rows have been read
+        counts = fixed.counts()
+    for path, [done] in zip(("slow", "twice as fast"), downloads, strict=True):
+        assert done.bytes < whole
+        found = counts[b"\0" * 10 + b"\xff\xff" + lab.network(path).network_address.packed]
+        assert found["transfers"] == 1
+        assert 2 ** found["log_time"] / 1e6 == pytest.approx(whole * 8e-6 / done.mbps, rel=0.15)
 
 
 def kernel_retransmissions(lab: Lab) -> int:

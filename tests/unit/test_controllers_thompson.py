@@ -147,7 +147,7 @@ def test_a_few_retransmissions_more_have_their_price() -> None:
 
 def test_speed_spares_an_algorithm_the_veto_at_first_and_within_bounds() -> None:
     for gain, transfers, again, chosen in (
-        (0.6, 20, 0.04, 0), (1.5, 20, 0.04, 1), (1.5, 20, 0.2, 0), (1.5, 40, 0.04, 0), (4.0, 100, 0.04, 0)
+        (1.5, 20, 0.04, 0), (3.0, 20, 0.04, 1), (3.0, 20, 0.2, 0), (3.0, 40, 0.04, 0), (4.0, 100, 0.04, 0)
     ):  # fmt: skip
         decision = decide(CongestionThompson, known([20, transfers], [0, -gain], [0, again]))
         assert decision.chosen[0] == chosen
