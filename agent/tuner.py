@@ -23,6 +23,7 @@ from agent.extensions import algorithm_table, control_fields, honoured_keys, sen
 from agent.fleet import Knowledge, lessons
 from agent.fleet_answer import Key, keys
 from agent.guarding import Guarding
+from agent.heap import keep_large_arrays_out
 from agent.journal import Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt, gather, restore, worth_keeping
@@ -93,6 +94,7 @@ class Tuner:
         self._meaning: tuple[object, ...] | None = None
         self.knowledge: Knowledge | None = None
         self._taught: Knowledge | None = None
+        keep_large_arrays_out()
         self._honoured = np.zeros(0, kernel.prefix_key)
         self.adoption = Adoption(kernel)
         self._begin(self._plan(config), learnt, worth)

@@ -123,7 +123,7 @@ def test_a_hundred_thousand_paths_take_little_time_and_memory() -> None:
     done = subprocess.run([sys.executable, str(script), "100000"], capture_output=True, check=True, text=True)
     figures = json.loads(done.stdout)
     # Measured: 247 ms of processor time for news of all paths in all dimensions, 63 of a tenth of them, 47 without any
-    # (most of it the uplift of all); 183 MB, of which the guard has 35. The margin is for a machine with other work.
+    # (most of it the uplift of all); 157 MB, of which the guard has 26. The margin is for a machine with other work.
     assert figures["all"] < 750
     assert figures["tenth"] < 250
     assert figures["memory"] < 190
