@@ -101,6 +101,16 @@ def test_the_holdout_is_not_among_the_treated() -> None:
         assert measured({**values, "holdout": holdout}).covered is covered
 
 
+def test_sizes_of_which_we_had_more_do_not_count_as_slowness() -> None:
+    values = cell(tcptuned=0.5)
+    for name, run in values["runs"].items():
+        once, small = (0.5, 9) if name == TCPTUNED.name else (1.0, 3)
+        run["learned"], run["compared"] = [(1, once)] * small, [(8, 8 * once)] * (12 - small)
+    for ratio, covered in ((0.5, True), (0.9, False), (0.1, False)):
+        values["uplift"] = {"all": {"ratio": ratio, "lower": ratio - 0.06, "upper": ratio + 0.06}}
+        assert measured(values).covered is covered
+
+
 def test_what_the_clients_saw_may_be_off_too() -> None:
     values = cell()
     # A tenth of the connections take ten times as long: the mean of 24 logarithms is known to about 0.3.

@@ -182,15 +182,29 @@ def _covered(cell: Cell) -> bool | None:
     if not uplift:
         return None
     ours, theirs = (
-        np.log([max(value - cell["round_trip"], 1e-4) for _, value in run["learned"] + run["compared"]])
+        {
+            size: np.log([max(value - cell["round_trip"], 1e-4) for value in values])
+            for size, values in _by_size(run["learned"] + run["compared"]).items()
+        }
         for run in (cell["runs"][TCPTUNED.name], cell["runs"][DEFAULT.name])
     )
+    # Every size that both had weighs what it did for us.
+    both = {size: len(logs) for size, logs in ours.items() if size in theirs}
+    weights = {size: count / sum(both.values()) for size, count in both.items()}
     treated = max(1.0 - float(cell["holdout"]), 1e-6)
-    truth = float(ours.mean() - theirs.mean()) / treated
-    doubt = (_SURE / treated) ** 2 * (_variance(ours) + _variance(theirs))
+    truth = sum(each * float(ours[size].mean() - theirs[size].mean()) for size, each in weights.items()) / treated
+    doubt = sum(
+        _spread(logs) * sum(each**2 / len(logs[size]) for size, each in weights.items()) for logs in (ours, theirs)
+    ) * (_SURE / treated) ** 2
     shown, low, high = (math.log(max(1.0 - uplift[name], 1e-6)) for name in ("ratio", "upper", "lower"))
     room = low - shown if truth < shown else high - shown
     return (truth - shown) ** 2 <= room**2 + doubt
+
+
+def _spread(logs: Mapping[int, _Logs]) -> float:
+    """The variance of one connection's, around the mean of its size."""
+    freedom = sum(len(each) - 1 for each in logs.values())
+    return sum(float(np.sum((each - each.mean()) ** 2)) for each in logs.values()) / freedom if freedom else math.inf
 
 
 def _variance(logs: np.ndarray[Any, Any]) -> float:

@@ -40,8 +40,8 @@ _AT_ONCE_PER_PROCESSOR = 100
 
 @dataclass
 class Run:
-    """One contender on one path: size (index of the plan's) and seconds of every object in order, or Mb/s of a transfer
-    without end; learning first. Counts of both parts."""
+    """One contender on one path: bytes and seconds of every object in order, or 0 and Mb/s of a transfer without end;
+    learning first. Counts of both parts."""
 
     learned: list[tuple[int, float]] = field(default_factory=list)
     compared: list[tuple[int, float]] = field(default_factory=list)
@@ -218,10 +218,12 @@ class _Stage:
         riptide = ticket.contender.kind == "riptide"
         plan = self._plans[ticket.path]
         # The sizes in turn, so that all contenders carry the same ones.
-        size = ticket.turn % len(plan.sizes) if plan.sizes else 0
+        sizes = plan.sizes if ticket.compared else plan.learning_sizes
+        size = sizes[ticket.turn % len(sizes)] if sizes else 0
+        seconds = plan.seconds if ticket.compared else plan.learning_seconds
         transfer = Transfer(
-            path=path_name(ticket.path, ticket.contender), size=plan.sizes[size] if plan.sizes else 1 << 40,
-            seconds=plan.seconds, cut=plan.seconds is not None, state=riptide and plan.seconds is None,
+            path=path_name(ticket.path, ticket.contender), size=size or 1 << 40,
+            seconds=seconds, cut=seconds is not None, state=riptide and seconds is None,
             timeout=_TIMEOUT,
         )  # fmt: skip
         [done] = self._lab.run([transfer], timeout=_TIMEOUT + 10)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,14 +30,17 @@ class Workload:
     """What connections carry: `sizes` of objects in bytes, taken in turn, or one transfer without end of `seconds`.
 
     First come `rounds` of learning, in each of which tcptuned makes `learning` connections and everybody else one. Then
-    come `compared` rounds in which all make one. With `change` the path becomes another between the two, and tcptuned
-    goes on making `learning`.
+    come `compared` rounds in which all make one. While learning, objects have `learning_sizes` and transfers without
+    end last `learning_seconds`, if given: many teach more than long ones. With `change` the path becomes another
+    between the two, and tcptuned goes on making `learning`.
     """
 
     name: str
     contenders: tuple[Contender, ...]
     sizes: tuple[int, ...] = ()
+    learning_sizes: tuple[int, ...] = ()
     seconds: float | None = None
+    learning_seconds: float | None = None
     rounds: int = 12
     learning: int = 16
     compared: int = 12
@@ -49,13 +53,13 @@ WORKLOADS = {
         Workload("100KB", ALL, (100_000,)),
         Workload("10KB", FEW, (10_000,), learning=8),
         Workload("30KB", FEW, (30_000,), learning=8),
-        Workload("1MB", FEW, (1_000_000,), rounds=10, learning=8, compared=8),
+        Workload("1MB", FEW, (1_000_000,), (250_000,), rounds=10, learning=8, compared=8),
         Workload("websearch", FEW, tuple(_PACKET * each for each in _WEB_SEARCH_PACKETS), learning=8, compared=20),
         Workload("mixed", FEW, (10_000, 30_000, 100_000, 1_000_000), learning=8, compared=16),
         Workload("rate-changes", ALL, (100_000,), compared=18, change="rate"),
         Workload("queue-changes", ALL, (100_000,), compared=18, change="queue"),
         # On fast paths one at a time fills the emulator, so there are few.
-        Workload("bulk", BULK, seconds=5.0, rounds=3, learning=4, compared=2),
+        Workload("bulk", BULK, seconds=5.0, learning_seconds=1.5, rounds=8, learning=4, compared=2),
     )
 }
 
@@ -75,7 +79,9 @@ class Plan:
     """A workload on one path: how many connections, and of which sizes."""
 
     sizes: tuple[int, ...]
+    learning_sizes: tuple[int, ...]
     seconds: float | None
+    learning_seconds: float | None
     rounds: int
     learning: int
     compared: int
@@ -86,20 +92,30 @@ class Plan:
 def plan_for(workload: Workload, path: PathSpec, *, budget: float) -> Plan:
     """The workload cut down to what one contender can do on this path in about `budget` seconds."""
     rate = _rate(path.down) / (5 if workload.change == "rate" else 1)
-    sizes = tuple(min(size, round(_LONGEST * rate * 1e6 / 8)) for size in workload.sizes)
-    seconds = workload.seconds or sum(estimated_seconds(path, size) for size in sizes) / len(sizes)
-    wanted = workload.rounds * workload.learning + workload.compared
-    share = min(1.0, budget / (seconds * wanted))
+    sizes, learning_sizes = (
+        tuple(min(size, round(_LONGEST * rate * 1e6 / 8)) for size in some)
+        for some in (workload.sizes, workload.learning_sizes or workload.sizes)
+    )
+    seconds = workload.seconds or _mean_seconds(path, sizes)
+    learning_seconds = workload.learning_seconds or workload.seconds or _mean_seconds(path, learning_sizes)
+    wanted = workload.rounds * workload.learning * learning_seconds + workload.compared * seconds
+    share = min(1.0, budget / wanted)
     mean = sum(sizes) / len(sizes) if sizes else 0.0
     return Plan(
         sizes=sizes,
+        learning_sizes=learning_sizes,
         seconds=workload.seconds,
+        learning_seconds=learning_seconds if workload.seconds else None,
         rounds=max(2, round(workload.rounds * share)),
         learning=workload.learning,
         compared=max(2, len(sizes), round(workload.compared * share)),
         load_mbps=rate if workload.seconds else min(rate, mean * 8e-6 / seconds),
         load_seconds=seconds,
     )
+
+
+def _mean_seconds(path: PathSpec, sizes: Sequence[int]) -> float:
+    return sum(estimated_seconds(path, size) for size in sizes) / len(sizes)
 
 
 def estimated_seconds(path: PathSpec, size: int) -> float:
