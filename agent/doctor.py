@@ -30,9 +30,10 @@ def show_doctor(config: Config, *, as_json: bool) -> int:
 
 
 def _print(findings: list[Finding], *, can_run: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415  --json does without
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    # --json does without.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:

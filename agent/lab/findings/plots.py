@@ -27,9 +27,9 @@ _SETTINGS: dict[Any, Any] = {
 def draw(figure: Figure) -> str:
     """The figure as SVG text."""
     # Takes half a second to import; most commands draw nothing. Without pyplot there is no display and no global state.
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure as Canvas  # noqa: PLC0415
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
 
     with mpl.rc_context(_SETTINGS):
         canvas = Canvas(figsize=_SIZE, layout="constrained")
