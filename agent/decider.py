@@ -1,7 +1,8 @@
 """Decisions for all paths: each dimension's law asked about evidence of a path's own and what the path inherits.
 
-Only what changed is decided anew: rows with news, and the rows of networks whose turn it is. A row's evidence ages when
-it is decided, so a decision is always what its law says of the evidence as it stands, unless the guard overrules it.
+Only what changed is decided anew: rows with news, in turn where they are very many, and the rows of networks whose turn
+it is. A row's evidence ages when it is decided, so a decision is always what its law says of the evidence as it stands,
+unless the guard overrules it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from controllers import Controller, Decision, Evidence, Field
 from controllers.base import ARM_DEFAULT
 from controllers.inheritance import STATISTICS, statistics
 
-__all__ = ["Decider"]
+__all__ = ["MOST_DECIDED", "Decider"]
 
 _FAR_DOWN = 2  # steps of the ladder
+# Rows with news that are decided in one step, so that none takes long. The others keep their news.
+MOST_DECIDED = 25_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Decider:
         self._networks = networks
         self._guarding = guarding
         self.failures = failures
+        self._next = 0
         self.forget()
 
     def forget(self) -> None:
@@ -82,13 +86,15 @@ class Decider:
         networks = self._networks.due(now)
         in_turn = np.zeros(len(self._networks), np.bool_)
         in_turn[networks] = True
-        due = store.news | in_turn[parents]
+        due = store.urgent | in_turn[parents]
         due[0 if everything else known :] = True
+        due[self._turn(store.news & ~due)] = True
         due[: store.groups] = False
         rows = np.flatnonzero(due)
         # The groups' own sums are for people to read, and what no network knows every group knows.
         store.age(now, np.concatenate([np.arange(store.groups), rows]))
-        store.news[:] = store.urgent[:] = False
+        store.news[rows] = store.news[: store.groups] = False
+        store.urgent[:] = False
         in_turn[: store.groups] = True
         in_turn[0 if everything else len(self._unknown[0]) :] = True
         self._failed = False
@@ -96,6 +102,14 @@ class Decider:
         for number in range(len(self._laws)):
             self._decide(number, now, _Due(rows, networks, unknown))
         return np.concatenate([np.arange(store.groups), rows]), unknown
+
+    def _turn(self, news: Array) -> Array:
+        """The rows with news whose turn it is: after those of the step before."""
+        rows = np.flatnonzero(news)
+        if len(rows) > MOST_DECIDED:
+            rows = np.roll(rows, -int(np.searchsorted(rows, self._next)))[:MOST_DECIDED]
+            self._next = int(rows[-1]) + 1
+        return rows
 
     def hurry(self, now: float) -> Array:
         """Decides rows with news that are new, learning or urgent, which cannot wait for a step; returns them."""
@@ -129,14 +143,13 @@ class Decider:
         arms, parents = self._dimensions[number].arms, self._networks.parents()
         table = self._rows[number]
         table.grow(len(self._store))
-        learns = np.isin(parents[rows], due.networks)
-        brought = []
-        for some, part in zip(chunks(rows), chunks(learns), strict=True):
+        lesson = self._networks.lesson(number, due.networks)
+        for some in chunks(rows):
             evidence = Evidence(arms, self._store.part(number, some), holdout=self._store.holdout(some))
             measure = law.measure(evidence)
             if measure is not None:
                 own = statistics(measure)
-                brought.append(own[part])
+                lesson.add(parents[some], own)
                 prior = self._networks.prior(number, parents[some], own)
                 evidence = replace(evidence, prior=prior)
             decision = law.step(now, evidence, measure)
@@ -147,8 +160,8 @@ class Decider:
             if self._dimensions[number].name == CONGESTION and decision.settled is not None:
                 alone = np.where(decision.settled, decision.chosen, ANY).astype(np.uint8)
                 self._store.judge_windows_under(alone, some)
-        if brought:
-            self._networks.learn(number, due.networks, parents[rows[learns]], np.concatenate(brought))
+        if len(rows):
+            self._networks.learn(number, lesson)
 
         prior = self._networks.prior(number, unknown, _zeros(len(unknown), len(arms), STATISTICS))
         evidence = Evidence(arms, _zeros(len(unknown), len(arms), len(Field)), prior)

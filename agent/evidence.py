@@ -61,9 +61,8 @@ class EvidenceStore:
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
-        # Identities in order, and the row of each: much smaller than a dictionary.
-        self._names = np.zeros(0, _NAME)
-        self._row_of_name = np.zeros(0, np.int32)
+        # The paths in the order of their identities: much smaller than a dictionary.
+        self._sorted = np.zeros(0, np.int32)
         self._length = groups
         start = max(1024, groups)
         self._sums = np.zeros((start, self.treated_slot + 1, len(Field)), np.float32)
@@ -240,9 +239,7 @@ class EvidenceStore:
             array[: len(rows)] = array[rows]
             array[len(rows) : self._length] = np.nan if name == "_aged" else 0
         self._length = len(rows)
-        names = self._identity[self.groups : self._length].view(_NAME)
-        order = np.argsort(names)
-        self._names, self._row_of_name = names[order], (self.groups + order).astype(np.int32)
+        self._sorted = np.argsort(self._names()).astype(np.int32)
         return identities, rows
 
     def extend(self, address: Array, bits: Array, group: Array, seen: Array) -> Array:
@@ -289,10 +286,16 @@ class EvidenceStore:
 
     def _located(self, names: Array) -> Array:
         """The rows of identities; -1 where there is none."""
-        if not len(self._names):
+        known = self._names()
+        if not len(known):
             return np.full(len(names), -1)
-        place = np.minimum(np.searchsorted(self._names, names), len(self._names) - 1)
-        return np.where(self._names[place] == names, self._row_of_name[place], -1).astype(np.intp)
+        place = np.searchsorted(known, names, sorter=self._sorted)
+        path = self._sorted[np.minimum(place, len(known) - 1)].astype(np.intp)
+        return np.where(known[path] == names, self.groups + path, -1)
+
+    def _names(self) -> Array:
+        """The identities of all paths as strings, (paths,): a view."""
+        return self._identity[self.groups : self._length].view(_NAME)
 
     def _append(self, identity: Array) -> Array:
         """Makes rows of new paths, each there once; returns them."""
@@ -306,9 +309,9 @@ class EvidenceStore:
                 new[: len(old)] = old
                 setattr(self, name, new)
         self._identity[rows], self._aged[rows], self._news[rows], self._algorithm[rows] = identity, np.nan, True, ANY
+        known = len(self._sorted)
         names = identity.view(_NAME)
         order = np.argsort(names)
-        place = np.searchsorted(self._names, names[order])
-        self._names = np.insert(self._names, place, names[order])
-        self._row_of_name = np.insert(self._row_of_name, place, rows[order])
+        place = np.searchsorted(self._names()[:known], names[order], sorter=self._sorted)
+        self._sorted = np.insert(self._sorted, place, (known + order).astype(np.int32))
         return rows

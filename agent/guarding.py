@@ -79,7 +79,7 @@ class Guarding:
             events = []
         else:
             self._broken = False
-            self._store.news[self.guard.touched] = True
+            self._store.news[self.guard.touched] = self._store.urgent[self.guard.touched] = True
             self._restart_evidence([event.row for event in events if event.until is not None])
         self._off = self._broken or self.guard.off
         self.turned = self._off != was_off

@@ -7,7 +7,7 @@ import ctypes
 __all__ = ["keep_large_arrays_out"]
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_LARGE = 2 << 20  # bytes; glibc would raise its own bound to 32 MiB as soon as a large array is freed
+_LARGE = 1 << 20  # bytes; glibc would raise its own bound to 32 MiB as soon as a large array is freed
 
 
 def keep_large_arrays_out() -> None:

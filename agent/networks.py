@@ -7,6 +7,7 @@ the kernel's policy trie too, so that the first connection of an unknown path in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from controllers.base import Prior
 from controllers.fleet import Experience, experience
 from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, lent, pooled
 
-__all__ = ["IPV4_BITS", "IPV6_BITS", "Networks"]
+__all__ = ["IPV4_BITS", "IPV6_BITS", "Lesson", "Networks"]
 
 IPV4_BITS = MAPPED_BITS + 16
 IPV6_BITS = 32
@@ -26,6 +27,20 @@ _PATHS_A_TURN = 12_500
 _LATE = 0.05  # half-lives without a look
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1"), ("rule", "?"), ("path_bits", "u1")])
 _NAME = 19  # bytes of it that tell networks apart
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Statistics of the paths of `networks` (sorted numbers), summed up: `sums` (networks, arms, STATISTICS)."""
+
+    networks: Array
+    sums: Array
+
+    def add(self, parents: Array, statistics: Array) -> None:
+        """Of some paths: `parents` (paths,) are the numbers of their networks, `statistics` (paths, arms, STATISTICS)
+        theirs. Those of other networks do not count."""
+        ours = np.isin(parents, self.networks)
+        _add(self.sums, np.searchsorted(self.networks, parents[ours]), statistics[ours])
 
 
 class Networks:
@@ -140,14 +155,14 @@ class Networks:
         self._learnt[due] = now
         return np.sort(due)
 
-    def learn(self, number: int, networks: Array, parents: Array, statistics: Array) -> None:
-        """Takes in what all paths of some networks know in one dimension.
+    def lesson(self, number: int, networks: Array) -> Lesson:
+        """What the paths of `networks` know in a dimension, nothing so far; for `learn`."""
+        return Lesson(networks, np.zeros((len(networks), *self._sums[number].shape[1:])))
 
-        `parents` (paths,) are the numbers of their networks, `statistics` (paths, arms, STATISTICS) theirs.
-        """
-        sums = self._sums[number]
-        sums[networks] = 0.0
-        _add(sums, parents, statistics)
+    def learn(self, number: int, lesson: Lesson) -> None:
+        """Takes in what all paths of some networks know in one dimension."""
+        sums, networks = self._sums[number], lesson.networks
+        sums[networks] = lesson.sums
         together = np.zeros((self.groups, *sums.shape[1:]))
         _add(together, self._identity["group"], sums)
         self._of_groups[number] = pooled(together, GROUP)

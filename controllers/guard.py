@@ -219,7 +219,7 @@ class Guard:
         rows.parts[changed] = told
         evidence = harm.evidence_of_each(found)
 
-        kind = evidence.argmax(axis=0)
+        kind = _cause(evidence)
         worst = evidence.max(axis=0)
         failed = worst > BEYOND_DOUBT
         bad = changed[failed]
@@ -240,9 +240,9 @@ class Guard:
     def _judge_all(self, now: float) -> list[Event]:
         rows, length = self._rows, self._length
         worse, evidence = harm.evidence_of_all(self._pool)
-        kind, bad = int(evidence.argmax()), self.quarantined
+        kind, bad = int(_cause(evidence)), self.quarantined
         share = rows.traffic[:length][bad].sum() / max(rows.traffic[:length].sum(), 1.0)
-        if evidence[kind] <= BEYOND_DOUBT_ALL:
+        if evidence.max() <= BEYOND_DOUBT_ALL:
             if bad.sum() < WIDESPREAD_PATHS or share < WIDESPREAD_SHARE:
                 return []
             kind = WIDESPREAD
@@ -268,6 +268,13 @@ class Guard:
         self._rows.load(state, rows)
         mine = {name.removeprefix("all_"): value for name, value in state.items() if name.startswith("all_")}
         self._all.load(mine, np.zeros(1, np.intp))
+
+
+def _cause(evidence: Floats) -> Integers:
+    """The kind of harm to name, by the evidence of each (len(Harm), ...): that of which there is most. But what first
+    windows lose is retransmitted and takes time, so where they probably lose more it is they."""
+    first = evidence[Harm.FIRST_WINDOW] > 0.0
+    return np.where(first, Harm.FIRST_WINDOW, evidence.argmax(axis=0))
 
 
 def _default_where(decision: Decision, where: NDArray[np.bool_], reason: Integers) -> Decision:

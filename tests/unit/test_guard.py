@@ -22,6 +22,10 @@ HARMFUL = {
     "a sixth of the first window lost": (Truth(first_window=(0.0, 0.17), burst=0.0), Harm.FIRST_WINDOW),
     "a third of it where others lose a tenth": (Truth(first_window=(0.1, 0.35), burst=0.0), Harm.FIRST_WINDOW),
     "a tenth sent again": (Truth(again=(0.01, 0.12)), Harm.RETRANSMISSION),
+    "most of the first window lost, so sent again": (
+        Truth(slower=0.4, first_window=(0.0, 0.6), burst=0.8, again=(0.05, 0.4)),
+        Harm.FIRST_WINDOW,
+    ),
 }
 
 
