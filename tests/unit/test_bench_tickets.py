@@ -44,6 +44,16 @@ def test_no_more_at_once_than_the_emulator_carries() -> None:
     assert not thread.is_alive()
 
 
+def test_who_carries_little_leaves_room_for_others() -> None:
+    """A policed path of 60 Mb/s on which a contender gets a tenth of that."""
+    waiting = queue([], seconds=60.0, load=60.0)
+    for carried in (6.0, 6.0):
+        ticket = waiting.take()
+        assert ticket is not None
+        waiting.give_back(ticket, carried)
+    assert [waiting.take(), waiting.take()] == TICKETS[2:4]  # at once: they are thought to carry 8 Mb/s
+
+
 def test_who_takes_longer_than_planned_holds_up_nobody() -> None:
     waiting = queue([], seconds=60.0, load=50.0, planned=0.1)
     waiting.take()

@@ -80,16 +80,18 @@ def run_cells(
     paths: dict[str, PathSpec], workload: Workload, *, budget: float, processors: int, seed: int,
     progress: Callable[[str], None],
 ) -> list[Cell]:  # fmt: skip
-    """One workload on all paths side by side, each in about `budget` seconds; both learning and comparing stop after as
-    long, but for the slowest contenders' first connections. Raises LabError."""
+    """One workload on all paths side by side, each in about `budget` seconds. Comparing stops after as long, learning
+    after the workload's `patience` times as long, but for the slowest contenders' first connections. Raises LabError.
+    """
     stage = _Stage(paths, workload, budget, seed, progress)
     with ExitStack() as stack:
         stage.open(stack)
         workers = processors * _AT_ONCE_PER_PROCESSOR
-        stage.play(stage.learning_tickets(), workers, least=dict.fromkeys(paths, _LEAST))
+        patience = budget * workload.patience
+        stage.play(stage.learning_tickets(), workers, patience, least=dict.fromkeys(paths, _LEAST))
         stage.note_learned()
         stage.change()
-        stage.play(stage.compared_tickets(), workers, least=stage.every_size())
+        stage.play(stage.compared_tickets(), workers, budget, least=stage.every_size())
         return stage.cells()
 
 
@@ -184,13 +186,12 @@ class _Stage:
         """How many turns of each path it takes until everybody carried an object of every size."""
         return {name: max(_LEAST, len(plan.sizes)) for name, plan in self._plans.items()}
 
-    def play(self, tickets: Iterator[Ticket], workers: int, *, least: Mapping[str, int]) -> None:
-        """Hands out the tickets in order; one contender makes one connection at a time on a path. `least`: turns of
-        every path that take place however long they take."""
+    def play(self, tickets: Iterator[Ticket], workers: int, seconds: float, *, least: Mapping[str, int]) -> None:
+        """Hands out the tickets in order for so many seconds; one contender makes one connection at a time on a path.
+        `least`: turns of every path that take place however long they take."""
         waiting = TicketQueue(
             tickets, {name: (plan.load_mbps, plan.load_seconds) for name, plan in self._plans.items()},
-            seconds=self._budget,
-            least=least, left_out=self._left_out,
+            seconds=seconds, least=least, left_out=self._left_out,
         )  # fmt: skip
         threads = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(workers)]
         for each in threads:
@@ -202,18 +203,20 @@ class _Stage:
 
     def _work(self, waiting: TicketQueue) -> None:
         while (ticket := waiting.take()) is not None:
+            carried = None
             try:
-                self._connect(ticket)
+                carried = self._connect(ticket)
             except LabError as error:
                 waiting.fail(error)
             finally:
-                waiting.give_back(ticket)
+                waiting.give_back(ticket, carried)
             self._progress(f"path {ticket.path}")
 
     def _left_out(self, ticket: Ticket) -> None:
         self._progress(f"path {ticket.path}")
 
-    def _connect(self, ticket: Ticket) -> None:
+    def _connect(self, ticket: Ticket) -> float | None:
+        """Returns the Mb/s of a transfer without end."""
         run = self._runs[ticket.path, ticket.contender.name]
         riptide = ticket.contender.kind == "riptide"
         plan = self._plans[ticket.path]
@@ -237,6 +240,7 @@ class _Stage:
             (run.compared if ticket.compared else run.learned).append((size, value))
         if riptide and done.state:
             self._follow(ticket, done.state["tcp_info"]["snd_cwnd"])
+        return done.mbps if done.error is None and plan.seconds is not None else None
 
     def _follow(self, ticket: Ticket, seen: int) -> None:
         """Riptide (ICDCS 2016): the next initial window is the mean of the windows that connections reached."""

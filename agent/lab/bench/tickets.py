@@ -13,6 +13,7 @@ from agent.lab.bench.contenders import Contender
 __all__ = ["Ticket", "TicketQueue"]
 
 _CAPACITY_MBPS = 90.0  # what the emulator carries without being late
+_MORE = 1.3  # times what a connection carried, its contender's next one may carry
 _LOOK_AHEAD = 4000  # tickets
 _LATE = 2.0  # times as long as planned
 _PATIENCE = 3.0  # seconds after which those who wait look for what takes longer than planned
@@ -33,7 +34,8 @@ class TicketQueue:
     """Tickets in order, but never two of one contender on one path at a time, nor more than the emulator carries.
 
     `loads` is what a connection asks of the emulator, Mb/s, and for how many seconds it is thought to: one that takes
-    longer is held up by its path, and asks for little. After `seconds` a path's tickets are handed to `left_out`,
+    longer is held up by its path, and asks for little. Where it is told what a contender's connections carried, that
+    takes the place of a larger load. After `seconds` a path's tickets are handed to `left_out`,
     except those of its first turns, `least` by path: a contender that takes ten times as long as planned makes fewer
     connections, and the others need not wait for it.
     """
@@ -49,6 +51,7 @@ class TicketQueue:
         self._left_out = left_out
         self._passed: list[Ticket] = []
         self._busy: dict[tuple[str, str], float] = {}  # since when
+        self._carried: dict[tuple[str, str], float] = {}  # Mb/s
         self._free = threading.Condition()
         self.error: LabError | None = None
 
@@ -93,19 +96,27 @@ class TicketQueue:
         return not early and time.monotonic() > self._end
 
     def _fits(self, ticket: Ticket, room: float) -> bool:
-        if (ticket.path, ticket.contender.name) in self._busy:
-            return False
-        return not self._busy or self._loads[ticket.path][0] <= room
+        who = ticket.path, ticket.contender.name
+        return who not in self._busy and (not self._busy or self._asks(who) <= room)
+
+    def _asks(self, who: tuple[str, str]) -> float:
+        planned = self._loads[who[0]][0]
+        return min(planned, _MORE * self._carried.get(who, planned))
 
     def _load(self) -> float:
         now = time.monotonic()
-        asked = ((self._loads[path], now - since) for (path, _), since in self._busy.items())
-        return sum(mbps for (mbps, planned), passed in asked if passed <= _LATE * planned)
+        return sum(
+            self._asks(who) for who, since in self._busy.items() if now - since <= _LATE * self._loads[who[0]][1]
+        )
 
-    def give_back(self, ticket: Ticket) -> None:
-        """The contender is idle again."""
+    def give_back(self, ticket: Ticket, carried: float | None = None) -> None:
+        """The contender is idle again; its connection carried so many Mb/s, if that is told."""
+        who = ticket.path, ticket.contender.name
         with self._free:
-            del self._busy[ticket.path, ticket.contender.name]
+            del self._busy[who]
+            if carried is not None:
+                # One that was slow by chance must not let the next ones fill the emulator.
+                self._carried[who] = max(carried, self._carried.get(who, 0.0) / _MORE)
             self._free.notify()
 
     def fail(self, error: LabError) -> None:

@@ -31,8 +31,8 @@ class Workload:
 
     First come `rounds` of learning, in each of which tcptuned makes `learning` connections and everybody else one. Then
     come `compared` rounds in which all make one. While learning, objects have `learning_sizes` and transfers without
-    end last `learning_seconds`, if given: many teach more than long ones. With `change` the path becomes another
-    between the two, and tcptuned goes on making `learning`.
+    end last `learning_seconds`, if given: many teach more than long ones. Learning may take `patience` times as long as
+    comparing. With `change` the path becomes another between the two, and tcptuned goes on making `learning`.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Workload:
     rounds: int = 12
     learning: int = 16
     compared: int = 12
+    patience: float = 1.0
     change: Change | None = None
 
 
@@ -58,8 +59,8 @@ WORKLOADS = {
         Workload("mixed", FEW, (10_000, 30_000, 100_000, 1_000_000), learning=8, compared=16),
         Workload("rate-changes", ALL, (100_000,), compared=18, change="rate"),
         Workload("queue-changes", ALL, (100_000,), compared=18, change="queue"),
-        # On fast paths one at a time fills the emulator, so there are few.
-        Workload("bulk", BULK, seconds=5.0, learning_seconds=1.5, rounds=8, learning=4, compared=2),
+        # On fast paths one at a time fills the emulator, so they wait for each other.
+        Workload("bulk", BULK, seconds=5.0, learning_seconds=1.5, rounds=8, learning=4, compared=2, patience=2.0),
     )
 }
 
