@@ -50,10 +50,11 @@ def test_the_best_arm_must_be_decent() -> None:
 
 def test_learnt_is_when_the_next_ones_are_near_the_best() -> None:
     values = cell(cubic_iw40=0.5)
-    values["runs"][TCPTUNED.name]["learned"] = [(0, 1.0)] * 50 + [(0, 0.5)] * 50
+    run = values["runs"][TCPTUNED.name]
+    run["learned"], run["compared"] = [(0, 1.0)] * 50 + [(0, 0.5)] * 38, [(0, 0.5)] * 12
     # 25 in a row may hold three that are twice as long: 2 to the power of 3 / 25 is below 1.1
     assert measured(values).learnt == 47
-    values["runs"][TCPTUNED.name]["learned"] += [(0, 1.0)] * 50
+    run["compared"] += [(0, 1.0)] * 50
     assert measured(values).learnt is None, "near for a while only"
 
 
@@ -63,7 +64,8 @@ def test_the_holdout_does_not_hide_what_most_connections_see() -> None:
     said = measured(values)
     assert said.sibling is None, "by the mean of logarithms: ten times the time in every fifth"
     assert said.sibling_median == 0
-    values["runs"][TCPTUNED.name]["learned"] = [(0, 1.0)] * 50 + [(0, 0.1)] * 50
+    run = values["runs"][TCPTUNED.name]
+    run["learned"], run["compared"] = [(0, 1.0)] * 50 + [(0, 0.1)] * 50, [(0, 0.1)] * 12
     assert measured(values).learnt_median == 38, "13 of the next 25"
 
 

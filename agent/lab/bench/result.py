@@ -35,10 +35,10 @@ class Measured:
     `cold` is tcptuned while it learnt, against the default of that time. `oracle` is the best static arm that is
     decent, chosen by the connections of learning and measured by the others, as every contender is; None where the
     workload has no static arms; `against` and `against_median` are tcptuned's ratios to it. `learnt` is after how many
-    connections (of those after the change, if `changed`) tcptuned was within 10 % of it and stayed there, None if it
-    never was; `sibling` the same for a network beside one that is known. Both by geometric means, in which the holdout
-    is a part, and by medians: what most connections see. `first_window_loss` and `retransmission` are shares of
-    segments: tcptuned's of the connections compared, those of fixed arms also of the ones before.
+    of all connections (of those after the change, if `changed`) tcptuned was within 10 % of it and stayed there, None
+    if it never was; `sibling` the same for a network beside one that is known. Both by geometric means, in which the
+    holdout is a part, and by medians: what most connections see. `first_window_loss` and `retransmission` are shares
+    of segments: tcptuned's of the connections compared, those of fixed arms also of the ones before.
     """
 
     path: str
@@ -77,11 +77,12 @@ def measured(cell: Cell) -> Measured:
     oracle = _oracle(cell)
     ours, best = values[TCPTUNED.name], values[oracle] if oracle else {}
     cold, cold_default = (_by_size(runs[each.name]["learned"]) for each in (TCPTUNED, DEFAULT))
-    way = "compared" if changed else "learned"
+    # It goes on learning while it is compared.
+    ways = ("compared",) if changed else ("learned", "compared")
     learnt, sibling = (
         (_near(samples, best, _means_from_on), _near(samples, best, _medians_from_on)) if samples else (None, None)
         for samples in (
-            runs[TCPTUNED.name][way] if oracle else [],
+            [each for way in ways for each in runs[TCPTUNED.name][way]] if oracle else [],
             runs[SIBLING.name]["compared"] if oracle and not changed else [],
         )
     )

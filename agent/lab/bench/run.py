@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,9 @@ _LEAST = 2  # turns of everybody, however long they take
 _DRAWN = 4  # connections in a round of comparing, of those who draw
 _TIMEOUT = 120.0  # seconds for one object
 _NOTHING = 1e-3  # Mb/s
+# Seconds before a connection at most, drawn at random: one that follows its contender's last one at once meets what
+# that left on its way, and falls into step with a path that lets ACKs through every 200 ms.
+_PAUSE = 0.2
 # Connections at once: most of them wait for slow paths.
 _AT_ONCE_PER_PROCESSOR = 100
 
@@ -145,7 +149,7 @@ class _Stage:
         """In each round everybody once, the agents more often: they have to find out what the static ones are told."""
         for turn in range(max(plan.rounds for plan in self._plans.values())):
             yield from self._shuffled(
-                Ticket(name, each, turn, compared=False, again=again > 0)
+                self._ticket(name, each, turn, compared=False, again=again > 0)
                 for name, plan in self._plans.items()
                 if turn < plan.rounds
                 for each in self._contenders
@@ -156,12 +160,15 @@ class _Stage:
     def compared_tickets(self) -> Iterator[Ticket]:
         for turn in range(max(plan.compared for plan in self._plans.values())):
             yield from self._shuffled(
-                Ticket(name, each, turn, compared=True, again=again > 0)
+                self._ticket(name, each, turn, compared=True, again=again > 0)
                 for name, plan in self._plans.items()
                 if turn < plan.compared
                 for each in self._contenders
                 for again in range(self._more(each, plan))
             )
+
+    def _ticket(self, path: str, contender: Contender, turn: int, *, compared: bool, again: bool) -> Ticket:
+        return Ticket(path, contender, turn, compared, again, self._random.uniform(0.0, _PAUSE))
 
     def _more(self, contender: Contender, plan: Plan) -> int:
         """Connections of a contender in a round of comparing: agents draw, which takes more of them to see."""
@@ -229,6 +236,7 @@ class _Stage:
             seconds=seconds, cut=seconds is not None, state=riptide and seconds is None,
             timeout=_TIMEOUT,
         )  # fmt: skip
+        time.sleep(ticket.pause)
         [done] = self._lab.run([transfer], timeout=_TIMEOUT + 10)[0]
         with self._lock:
             if done.error is not None:

@@ -21,13 +21,14 @@ _PATIENCE = 3.0  # seconds after which those who wait look for what takes longer
 
 @dataclass(frozen=True)
 class Ticket:
-    """A connection to be made by a contender, in a round of learning or of comparing."""
+    """A connection to be made by a contender, in a round of learning or of comparing, after a `pause` (seconds)."""
 
     path: str
     contender: Contender
     turn: int
     compared: bool
     again: bool = False  # one more by the same contender in this turn
+    pause: float = 0.0
 
 
 class TicketQueue:
