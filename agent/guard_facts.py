@@ -21,8 +21,10 @@ def in_force(tuner: Tuner, match: Match) -> Verdict | None:
 
 def holdout(tuner: Tuner, match: Match) -> float:
     """The holdout's share of an address."""
-    known, unknown = tuner.guarding.holdout(tuner.config.control.holdout, np.array([match.row]))
-    return float(unknown if match.inherited else known[0])
+    usual, network = tuner.config.control.holdout, np.array([match.network])
+    if match.inherited:
+        return float(tuner.guarding.unknown_holdout(usual, network)[0])
+    return float(tuner.guarding.holdout(usual, np.array([match.row]), network)[0])
 
 
 def guard_facts(tuner: Tuner, match: Match) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from agent.units import format_duration
 from controllers import Decision
 from controllers.guard import ALL, Event, Guard
 from controllers.harm import WIDESPREAD, Harm
-from controllers.holdout import probation_holdout
+from controllers.holdout import unknown_holdout
 
 __all__ = ["Guarding", "Verdict", "Watch"]
 
@@ -56,6 +56,8 @@ class Guarding:
         self._broken = False
         self._off = False
         self.turned = False
+        # By network: how often the holdout of its unknown paths is halved.
+        self._vouched: Array = np.zeros(0)
 
     def absorb(self, samples: Samples) -> None:
         """Takes in what connections did."""
@@ -100,10 +102,31 @@ class Guarding:
         """`decision` for networks of unknown paths: it stands unless everything is off."""
         return self.guard.restrained(decision, None, everything=self._off)
 
-    def holdout(self, usual: float, rows: Array) -> tuple[Array, float]:
-        """The holdout's share, `usual` where nothing is special: on `rows`, and on paths that are not known yet."""
-        unknown = usual if self.guard.off else probation_holdout(usual)
-        return self.guard.holdout(usual, rows), unknown
+    def vouch(self, rows: Array, parents: Array, networks: Array) -> None:
+        """Takes in what the paths of `networks` vouch for; `rows` are all of theirs, and `parents` their networks."""
+        if (missing := int(networks.max(initial=-1)) + 1 - len(self._vouched)) > 0:
+            self._vouched = np.concatenate([self._vouched, np.zeros(missing)])
+        # Paths of a group have nothing else in common: they vouch for nobody.
+        networks = networks[networks >= self._store.groups]
+        theirs = np.isin(parents, networks)
+        place = np.searchsorted(networks, parents[theirs])
+        self._vouched[networks] = self.guard.vouched(rows[theirs], place, len(networks))
+
+    def forget_networks(self) -> None:
+        """For when networks get other numbers."""
+        self._vouched = np.zeros(0)
+
+    def holdout(self, usual: float, rows: Array, parents: Array) -> Array:
+        """The holdout's share on `rows`, whose networks are `parents`; `usual` where nothing is special."""
+        return self.guard.holdout(usual, rows, self._word(parents))
+
+    def unknown_holdout(self, usual: float, networks: Array) -> Array:
+        """The same on paths in `networks` that are not known yet."""
+        return np.full(len(networks), usual) if self.guard.off else unknown_holdout(usual, self._word(networks))
+
+    def _word(self, networks: Array) -> Array:
+        known = networks < len(self._vouched)
+        return np.where(known, self._vouched[np.where(known, networks, 0)], 0.0) if known.any() else 0.0 * networks
 
     def watch(self) -> Watch:
         """How things are."""

@@ -67,13 +67,13 @@ class Publisher:
 
     def publish(
         self, decisions: list[Decision], unknown: list[Decision], rows: Array, networks: Array,
-        holdout: tuple[Array, float],
+        holdout: tuple[Array, Array],
     ) -> int:  # fmt: skip
         """Writes what changed; returns how many entries that were.
 
         `decisions` are those of the rows of the store, `unknown` those for unknown paths in every network; only `rows`
         and `networks` are looked at, and what is new. `holdout` is its share: of every one of `rows`,
-        and of unknown paths.
+        and of unknown paths in every one of `networks`.
         """
         store, above = self._store, self._networks.identity
         paths = rows >= store.groups
@@ -86,7 +86,7 @@ class Publisher:
 
         policies = self._policies(unknown, networks)
         policies["path_bits"], policies["group"] = above["path_bits"][networks], above["group"][networks]
-        policies["holdout"] = round(holdout[1] * _FULL)
+        policies["holdout"] = np.round(holdout[1] * _FULL)
         keys = self._keys(above["address"][networks], above["bits"][networks])
         own = (networks >= self._networks.groups) & ~above["rule"][networks]
         more = self._of_networks.put(networks, policies, keys, own)

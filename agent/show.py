@@ -215,7 +215,10 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
         console.print(f"nothing is known of this path itself: what follows is of {facts['inherited_from']}")
     console.print(f"applied: {facts['applied']}")
     if facts["guard"]["state"] == "probation":
-        console.print("on probation: the holdout is larger until there is enough to compare, or a gain is beyond doubt")
+        console.print(
+            "on probation until there is enough to compare, or a gain is beyond doubt: its holdout is larger, unless "
+            "sibling paths gain much"
+        )
     columns = ("arm", "share", "connections", "transfers", "time to default's", "lost first", "resent")
     for dimension in facts["dimensions"]:
         _table(

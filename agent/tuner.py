@@ -246,6 +246,7 @@ class Tuner:
             self.changes.keep(kept)
             self.publisher.forget(gone)
             self.networks.forget()
+            self.guarding.forget_networks()
             self.decider.forget()
         if self.knowledge is not self._taught:
             self._taught = self.knowledge
@@ -261,7 +262,9 @@ class Tuner:
         self.changes.note(rows, self.decisions, first=first)
 
     def _publish(self, rows: Array, networks: Array) -> None:
-        holdout = self.guarding.holdout(self.config.control.holdout, rows)
+        usual, parents = self.config.control.holdout, self.networks.parents()[rows]
+        self.guarding.vouch(rows, parents, networks)
+        holdout = self.guarding.holdout(usual, rows, parents), self.guarding.unknown_holdout(usual, networks)
         self.publisher.publish(self.decisions, self.decider.unknown, rows, networks, holdout)
 
     def name(self, row: int) -> str:

@@ -120,17 +120,28 @@ class Guard:
         """Whether a row has a larger holdout for now."""
         return row >= self._length or bool(self._rows.probation[row] and not self._rows.quarantined[row])
 
-    def holdout(self, usual: float, rows: Integers) -> Floats:
-        """The holdout's share on `rows`, where `usual` is that of a path of which nothing special is known."""
+    def holdout(self, usual: float, rows: Integers, vouched: Floats) -> Floats:
+        """The holdout's share on `rows`, where `usual` is that of a path of which nothing special is known.
+
+        `vouched` is what the siblings of each row vouch for. Where there was a quarantine nobody's word counts.
+        """
         if self.off:
             return np.full(len(rows), usual, np.float32)
         self.resize(int(rows.max(initial=-1)) + 1)
         shares = np.empty(len(rows), np.float32)
         for first in range(0, len(rows), _BLOCK):
-            some = rows[first : first + _BLOCK]
+            part = slice(first, first + _BLOCK)
+            some = rows[part]
             watched = self._rows.probation[some] & ~self._rows.quarantined[some]
-            shares[first : first + _BLOCK] = holdout.holdout(usual, watched, self._rows.lately[some])
+            believed = np.where(self._rows.level[some] > 0, 0.0, vouched[part])
+            shares[part] = holdout.holdout(usual, watched, self._rows.lately[some], believed)
         return shares
+
+    def vouched(self, rows: Integers, network: Integers, networks: int) -> Floats:
+        """What `rows`, whose networks are `network`, vouch for: how often the holdout of unknown paths is halved in
+        every one of so many networks."""
+        self.resize(int(rows.max(initial=-1)) + 1)
+        return holdout.vouched(self._rows.lately[rows], network, networks)
 
     def restrained(self, decision: Decision, rows: Integers | None, *, everything: bool) -> Decision:
         """`decision` for `rows` (None: for networks of unknown paths), with the kernel's defaults where harm is.

@@ -3,7 +3,7 @@
 A new path is on probation, with a larger holdout: harm shows only against one. Where the treated are k times as fast,
 k - 1 times as few are held back: then the holdout costs the path's transfers about its own share of the time. It goes
 by the last connections of either side, so what the path was before it was tuned does not count, and a path that turns
-slow has its whole holdout again within some ten of them.
+slow has its whole holdout again within some ten of them. A path that cannot tell yet goes by what its siblings show.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from controllers.base import Field, Floats, Integers
 from controllers.estimates import PRIOR_VARIANCE, PRIOR_WEIGHT
 from controllers.harm import CONTROL, TREATED
 
-__all__ = ["LATELY", "gain", "holdout", "probation_holdout", "remember"]
+__all__ = ["HALVED", "LATELY", "gain", "holdout", "probation_holdout", "remember", "unknown_holdout", "vouched"]
 
 PROBATION = 4.0  # times the usual holdout,
 MOST = 0.5  # but not more
-# The usual holdout is halved up to three times: an eighth of 5 % still shows in some hundred connections what is wrong.
+# It is halved up to three times: an eighth of 5 % still shows in some hundred connections what is wrong.
 HALVED = 3.0
 # Of the last connections of either side: transfers, and the sums of log2 of their time, adjusted for size, and of its
 # square.
@@ -36,14 +36,39 @@ def probation_holdout(usual: float) -> float:
     return max(usual, min(MOST, PROBATION * usual))
 
 
-def holdout(usual: float, probation: NDArray[np.bool_], lately: Floats) -> Floats:
-    """The share of every path, (paths,): by whether it is on `probation`, and by its `gain`.
+def unknown_holdout(usual: float, vouched: Floats) -> Floats:
+    """The share of paths of which nothing is known but what their siblings vouch for."""
+    return probation_holdout(usual) * np.exp2(-vouched)
 
-    Of the usual share it is a half, a quarter or an eighth, so that it stays the same from one step to the next.
+
+def holdout(usual: float, probation: NDArray[np.bool_], lately: Floats, vouched: Floats) -> Floats:
+    """The share of every path, (paths,): by whether it is on `probation`, by its `gain`, and while it has too few
+    transfers of either side to tell, by what its siblings have `vouched` for.
+
+    It is halved so and so often, so that it stays the same from one step to the next.
     """
+    halved = _halved(lately)
+    unproven = np.where(_known(lately), probation_holdout(usual), unknown_holdout(usual, vouched))
+    return np.where(probation & (halved == 0), unproven, usual * np.exp2(-halved))
+
+
+def vouched(lately: Floats, network: Integers, networks: int) -> Floats:
+    """How often the holdout of an unknown path is halved, (networks,): as often as that of the sibling that gains
+    least. `network` (paths,) is each path's."""
+    known = _known(lately)
+    least = np.full(networks, np.inf)
+    np.minimum.at(least, network[known], _halved(lately[known]))
+    return np.where(np.isfinite(least), least, 0.0)
+
+
+def _known(lately: Floats) -> NDArray[np.bool_]:
+    known: NDArray[np.bool_] = np.logical_and.reduce(lately[..., 0] >= ENOUGH, axis=1)
+    return known
+
+
+def _halved(lately: Floats) -> Floats:
     times = np.exp2(np.clip(gain(lately), 0.0, HALVED + 1.0)) - 1.0
-    halved = np.clip(np.round(np.log2(np.maximum(times, 1.0))), 0.0, HALVED)
-    return np.where(probation & (halved == 0), probation_holdout(usual), usual * np.exp2(-halved))
+    return np.clip(np.round(np.log2(np.maximum(times, 1.0))), 0.0, HALVED)
 
 
 def remember(lately: Floats, rows: Integers, side: Integers, samples: Floats) -> None:
@@ -67,5 +92,5 @@ def gain(lately: Floats) -> Floats:
     spread = (deviation + PRIOR_WEIGHT * PRIOR_VARIANCE) / (np.maximum(count.sum(axis=1) - 2.0, 0.0) + PRIOR_WEIGHT)
     doubt = BEYOND_DOUBT * np.sqrt(spread * (1.0 / count).sum(axis=1))
     faster = mean[:, CONTROL] - mean[:, TREATED]
-    certain = (count >= ENOUGH).all(axis=1) & (faster - doubt >= MUCH)
+    certain = _known(lately) & (faster - doubt >= MUCH)
     return np.where(certain, faster, 0.0)

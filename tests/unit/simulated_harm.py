@@ -82,7 +82,7 @@ class Paths:
 
     def shares(self) -> Floats:
         """The holdout's share of every path."""
-        return self.guard.holdout(self._holdout, np.arange(len(self.connections)))
+        return self.guard.holdout(self._holdout, np.arange(len(self.connections)), np.zeros(len(self.connections)))
 
     def _connect(self, truth: Truth, connections: int) -> None:
         random, paths = self._random, len(self.connections)

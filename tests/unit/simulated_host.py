@@ -204,8 +204,11 @@ class Host:
 
     def _holdout(self) -> Floats:
         """The share of every path's connections that are left alone."""
-        found = [self.store.find(self._key(path), 120, 0) for path in range(len(self.truth))]
-        known, unknown = self.guarding.holdout(HOLDOUT, np.array([0 if row is None else row for row in found]))
+        keys = [self._key(path) for path in range(len(self.truth))]
+        found = [self.store.find(key, 120, 0) for key in keys]
+        networks = np.array([self.networks.above(key, self._rule) or 0 for key in keys])
+        known = self.guarding.holdout(HOLDOUT, np.array([0 if row is None else row for row in found]), networks)
+        unknown = self.guarding.unknown_holdout(HOLDOUT, networks)
         return np.where([row is None for row in found], unknown, known)
 
     def policy(self) -> tuple[Floats, Floats]:
@@ -238,7 +241,8 @@ class Host:
             self.decider.hurry(self._now)
             if self._now % 5 == 0:
                 self.quarantines += sum(event.until is not None for event in self.guarding.step(self._now))
-                self.decider.step(self._now)
+                rows, networks = self.decider.step(self._now)
+                self.guarding.vouch(rows, self.networks.parents()[rows], networks)
 
     def _connect(self, connections: int) -> None:
         random, paths = self._random, len(self.truth)

@@ -301,6 +301,25 @@ def test_a_path_that_was_in_quarantine_is_watched_as_closely_as_a_new_one() -> N
     assert one.shares() == pytest.approx([4 * HOLDOUT])
 
 
+def test_siblings_vouch_for_a_path_that_cannot_tell_yet() -> None:
+    """By what the one of them gains least; not where there was harm, nor once the path itself can tell."""
+    some = Paths(5)
+    some.run(Truth(slower=-3.7), looks=60, connections=5)
+    slow = Paths(5)
+    slow.run(Truth(), looks=60, connections=5)
+    guard = some.guard
+    guard._rows.lately[4] = slow.guard._rows.lately[4]
+    guard.resize(9)
+    networks = np.array([0, 0, 1, 2, 2])
+    vouched = guard.vouched(np.arange(5), networks, 4)
+    assert vouched.tolist() == [3, 3, 0, 0]
+    new, network = np.arange(5, 9), np.arange(4)
+    assert guard.holdout(0.05, new, vouched[network]) == pytest.approx([0.025, 0.025, 0.2, 0.2])
+    guard._rows.level[5] = 1.0
+    guard._rows.lately[6] = slow.guard._rows.lately[3]
+    assert guard.holdout(0.05, new, vouched[network]) == pytest.approx([0.2, 0.2, 0.2, 0.2])
+
+
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_gain_that_is_none_takes_no_holdout_away(noise: str) -> None:
     many = Paths(2000)

@@ -89,6 +89,23 @@ def test_the_harmed_path_gets_the_defaults_and_the_other_does_not(tuner: Tuner) 
     assert policy["safe_window"] == 10
 
 
+def test_where_siblings_gain_much_an_unknown_path_is_mostly_treated() -> None:
+    tuner = new_tuner()
+    fill(tuner, FINE, slower=-4, now=999.0)
+    fill(tuner, "10.1.1.0/24", slower=0, now=999.0)
+    tuner.decide(1000.0)
+    shares = {"203.0.113.7": 0.025, "10.1.2.7": 0.2, "192.0.2.1": 0.2}
+    for address, share in shares.items():
+        assert explain(tuner, ip_address(address))["guard"]["holdout"] == share
+    for address in ("203.0.113.7", "10.1.2.7"):
+        policy = tuner.kernel.trie[112, packed(ip_address(address))[:14] + b"\0\0"]  # type: ignore[attr-defined]
+        assert policy["holdout"] == round(shares[address] * 0xFFFF)
+    absorb(tuner, HARMED, now=1001.0, closed=1, opened=1)  # its first connection
+    tuner.decide(1005.0)
+    assert explain(tuner, ADDRESS)["known"]
+    assert explain(tuner, ADDRESS)["guard"]["holdout"] == 0.025
+
+
 def test_the_comparison_of_the_harmed_path_begins_anew(tuner: Tuner) -> None:
     sides = [tuner.store.holdout_slot, tuner.store.treated_slot]
     assert (tuner.store.sums[row(tuner), sides] == 0).all()
