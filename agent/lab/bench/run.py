@@ -223,7 +223,7 @@ class _Stage:
         self._progress(f"path {ticket.path}")
 
     def _connect(self, ticket: Ticket) -> float | None:
-        """Returns the Mb/s of a transfer without end."""
+        """Returns the Mb/s that it had."""
         run = self._runs[ticket.path, ticket.contender.name]
         riptide = ticket.contender.kind == "riptide"
         plan = self._plans[ticket.path]
@@ -248,7 +248,7 @@ class _Stage:
             (run.compared if ticket.compared else run.learned).append((size, value))
         if riptide and done.state:
             self._follow(ticket, done.state["tcp_info"]["snd_cwnd"])
-        return done.mbps if done.error is None and plan.seconds is not None else None
+        return done.mbps if done.error is None else None
 
     def _follow(self, ticket: Ticket, seen: int) -> None:
         """Riptide (ICDCS 2016): the next initial window is the mean of the windows that connections reached."""
