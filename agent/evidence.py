@@ -166,14 +166,23 @@ class EvidenceStore:
             arm = keys["arms"][:, number].astype(np.intp)
             drawn = (treated | self._dry_run) & (arm < len(dimension.arms))
             if dimension.name == INITIAL_WINDOW:
-                algorithm = self._algorithm[paths]
-                drawn &= (algorithm >= RESTORED) | (keys["arms"][:, self._congestion] == algorithm)
+                drawn &= self._judged(paths, keys["arms"])
             fields = received if dimension.name == ACK else sent
             self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
         return Samples(paths, treated, sent)
 
+    def _judged(self, paths: Array, arms: Array) -> Array:
+        """Which connections had the congestion control that the initial windows of their paths are judged under."""
+        algorithm = self._algorithm[paths]
+        judged: Array = (algorithm >= RESTORED) | (arms[:, self._congestion] == algorithm)
+        return judged
+
     def _notice_changes(self, paths: Array, arms: Array, fields: Array) -> None:
         """Cuts down what is known of paths that do something else than their arms did before."""
+        # What a window is expected to lose is known under the algorithm that windows are judged under.
+        other = ~self._judged(paths, arms)
+        fields = fields.copy()
+        fields[other, Field.FIRST_WINDOW_SEGMENTS] = fields[other, Field.FIRST_WINDOW_LOSSES] = 0.0
         slots = []
         for number in (self._congestion, self._windows):
             arm, count = arms[:, number].astype(np.intp), len(self.dimensions[number].arms)

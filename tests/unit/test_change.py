@@ -96,6 +96,17 @@ def test_a_queue_that_became_short_is_noticed_within_ten_connections() -> None:
     assert store.changes >= 0.95 * PATHS
 
 
+def test_an_algorithm_that_loses_is_no_change_of_the_path() -> None:
+    """Where windows are judged under another one, which loses nothing."""
+    store, random = new_store(), np.random.default_rng(7)
+    connect(store, random, count=60, level=18, arms=np.array([[4], [1]]))
+    store.judge_windows_under(np.ones(PATHS, np.uint8), np.arange(1, PATHS + 1))
+    connect(store, random, count=1, level=18, arms=np.array([[4], [0]]), losses=0.6)
+    assert store.changes == 0
+    connect(store, random, count=2, level=18, arms=np.array([[4], [1]]), losses=0.6)
+    assert store.changes == PATHS
+
+
 def test_what_is_left_keeps_its_proportions() -> None:
     store, random = new_store(), np.random.default_rng(5)
     connect(store, random, count=100, level=18, arms=np.array([[0, 2, 4], [0, 0, 0]]))
