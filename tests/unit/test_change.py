@@ -103,8 +103,8 @@ def test_an_algorithm_that_loses_is_no_change_of_the_path() -> None:
     store.judge_windows_under(np.ones(PATHS, np.uint8), np.arange(1, PATHS + 1))
     connect(store, random, count=1, level=18, arms=np.array([[4], [0]]), losses=0.6)
     assert store.changes == 0
-    connect(store, random, count=2, level=18, arms=np.array([[4], [1]]), losses=0.6)
-    assert store.changes == PATHS
+    connect(store, random, count=1, level=18, arms=np.array([[4], [1]]), losses=0.6)
+    assert store.changes >= 0.95 * PATHS
 
 
 def test_what_is_left_keeps_its_proportions() -> None:
