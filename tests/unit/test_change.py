@@ -104,7 +104,7 @@ def test_an_algorithm_that_loses_is_no_change_of_the_path() -> None:
     connect(store, random, count=1, level=18, arms=np.array([[4], [0]]), losses=0.6)
     assert store.changes == 0
     connect(store, random, count=1, level=18, arms=np.array([[4], [1]]), losses=0.6)
-    assert store.changes >= 0.95 * PATHS
+    assert store.changes >= 0.9 * PATHS
 
 
 def test_what_is_left_keeps_its_proportions() -> None:
