@@ -139,9 +139,11 @@ class Guard:
 
     def vouched(self, rows: Integers, network: Integers, networks: int) -> Floats:
         """What `rows`, whose networks are `network`, vouch for: how often the holdout of unknown paths is halved in
-        every one of so many networks."""
+        every one of so many networks. Where one of them was harmed it is whole."""
         self.resize(int(rows.max(initial=-1)) + 1)
-        return holdout.vouched(self._rows.lately[rows], network, networks)
+        found = holdout.vouched(self._rows.lately[rows], network, networks)
+        found[network[self._rows.level[rows] > 0]] = 0.0
+        return found
 
     def restrained(self, decision: Decision, rows: Integers | None, *, everything: bool) -> Decision:
         """`decision` for `rows` (None: for networks of unknown paths), with the kernel's defaults where harm is.

@@ -15,7 +15,7 @@ from controllers.base import Field, Floats, Integers
 from controllers.estimates import PRIOR_VARIANCE, PRIOR_WEIGHT
 from controllers.harm import CONTROL, TREATED
 
-__all__ = ["HALVED", "LATELY", "gain", "holdout", "probation_holdout", "remember", "unknown_holdout", "vouched"]
+__all__ = ["LATELY", "gain", "holdout", "probation_holdout", "remember", "unknown_holdout", "vouched"]
 
 PROBATION = 4.0  # times the usual holdout,
 MOST = 0.5  # but not more

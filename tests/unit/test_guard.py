@@ -318,6 +318,8 @@ def test_siblings_vouch_for_a_path_that_cannot_tell_yet() -> None:
     guard._rows.level[5] = 1.0
     guard._rows.lately[6] = slow.guard._rows.lately[3]
     assert guard.holdout(0.05, new, vouched[network]) == pytest.approx([0.2, 0.2, 0.2, 0.2])
+    guard._rows.level[0] = 1.0
+    assert guard.vouched(np.arange(5), networks, 4).tolist() == [0, 3, 0, 0]
 
 
 @pytest.mark.parametrize("noise", NOISES)
