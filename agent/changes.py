@@ -9,8 +9,8 @@ import numpy as np
 
 from agent.dimensions import Dimension
 from agent.journal import Entry, Journal
-from agent.learnt import Section
 from agent.libbpf import Array
+from agent.section import Section
 from controllers import Decision
 
 __all__ = ["Changes"]

@@ -116,10 +116,11 @@ class InitialWindow(Section):
 
 
 class Congestion(Section):
-    """The congestion control algorithms that may be chosen."""
+    """The congestion control algorithms that may be chosen, and whether they may be held to a path's rate."""
 
     enabled: bool = True
     allowed: Annotated[tuple[Algorithm, ...], FromList, Unique, NonEmpty] = ("cubic", "bbr")
+    pacing: bool = True
 
 
 class Ack(Section):

@@ -145,7 +145,9 @@ class Decider:
         table.grow(len(self._store))
         lesson = self._networks.lesson(number, due.networks)
         for some in chunks(rows):
-            evidence = Evidence(arms, self._store.part(number, some), holdout=self._store.holdout(some))
+            evidence = Evidence(
+                arms, self._store.part(number, some), holdout=self._store.holdout(some), rate=self._store.rates.of(some)
+            )
             measure = law.measure(evidence)
             if measure is not None:
                 own = statistics(measure)
@@ -164,7 +166,9 @@ class Decider:
             self._networks.learn(number, lesson)
 
         prior = self._networks.prior(number, unknown, _zeros(len(unknown), len(arms), STATISTICS))
-        evidence = Evidence(arms, _zeros(len(unknown), len(arms), len(Field)), prior)
+        evidence = Evidence(
+            arms, _zeros(len(unknown), len(arms), len(Field)), prior, rate=self._networks.rates(unknown)
+        )
         decision = self._guarding.restrained_unknown(law.step(now, evidence))
         self._unknown[number].grow(len(self._networks))
         self._unknown[number].put(unknown, decision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = ["ACK", "CONGESTION", "DIMENSIONS", "INITIAL_WINDOW", "Dimension", "ag
 DIMENSIONS = INITIAL_WINDOW, CONGESTION, ACK = ("initial_window", "congestion", "ack")
 
 DEFAULT = Arm("default")
+PACED = "paced"
 # TCP_BPF_DELACK_MAX as a fraction of the RTT: TACK (SIGCOMM 2020) finds 4 ACKs a round trip to be enough.
 ACK_DELAY_DIVISOR = 4
 # A thinned connection still has one ACK in every quarter of the RTT.
@@ -36,12 +37,16 @@ class Dimension:
     law: Callable[[], Controller]
 
 
-def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: str) -> tuple[Dimension, ...]:
+def dimensions(
+    config: Config, *, algorithms: Collection[str], host_congestion: str, paces: bool = True
+) -> tuple[Dimension, ...]:
     """All dimensions in the kernel's order, with the arms that `config` allows and this kernel has.
 
-    `algorithms` are the congestion controls registered in the kernel. The host's default is arm 0 already.
+    `algorithms` are the congestion controls registered in the kernel. The host's default is arm 0 already. `paces`:
+    whether the kernel tells if an application set a pacing rate, so that ours never takes its place.
     """
     arms = constants()["ARMS"]
+    paces = paces and config.congestion.pacing
     windows = ladder(config.initial_window.min, config.initial_window.max, arms=arms)
     names = [
         name for name in config.congestion.allowed
@@ -49,7 +54,7 @@ def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: 
     ]  # fmt: skip
     by_name = {
         INITIAL_WINDOW: (config.initial_window.enabled, [Arm(f"iw{window}", window) for window in windows]),
-        CONGESTION: (config.congestion.enabled, [Arm(name) for name in names[: arms - 1]]),
+        CONGESTION: (config.congestion.enabled, _congestion_arms(names, arms, pacing=paces)),
         ACK: (config.ack.enabled, _ack_arms(config)),
     }
     laws = {INITIAL_WINDOW: config.initial_window.law, CONGESTION: "thompson", ACK: "thompson"}
@@ -62,6 +67,16 @@ def dimensions(config: Config, *, algorithms: Collection[str], host_congestion: 
 def against(dimension: Dimension, host_congestion: str) -> str:
     """The name of what a dimension's arms are compared with: hosts differ in their own congestion control."""
     return host_congestion if dimension.name == CONGESTION else dimension.arms[0].name
+
+
+def _congestion_arms(names: Sequence[str], room: int, *, pacing: bool) -> list[Arm]:
+    """The algorithms, and each of them, the host's own too, held to the rate that the path was seen to deliver."""
+    most = room // 2 if pacing else room
+    plain = [Arm(name) for name in names[: most - 1]]
+    if not pacing:
+        return plain
+    value = constants()["ARM_PACED"]
+    return [*plain, Arm(PACED, value, 0), *(Arm(f"{arm.name}-{PACED}", value, n) for n, arm in enumerate(plain, 1))]
 
 
 def _ack_arms(config: Config) -> list[Arm]:
@@ -83,5 +98,6 @@ def arm_table(chosen: tuple[Dimension, ...], dtype: np.dtype[Any]) -> Array:
             entry = position * constants()["ARMS"] + number
             table["value"][entry] = arm.value
             if dimension.name == CONGESTION:
-                table["congestion"][entry] = arm.name.encode("ascii")
+                algorithm = dimension.arms[number if arm.variant_of is None else arm.variant_of]
+                table["congestion"][entry] = b"" if algorithm is DEFAULT else algorithm.name.encode("ascii")
     return table

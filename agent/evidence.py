@@ -15,6 +15,7 @@ import numpy as np
 from agent.bpf_source import constants
 from agent.dimensions import ACK, CONGESTION, INITIAL_WINDOW, Dimension
 from agent.libbpf import Array
+from agent.rates import Rates
 from agent.sums import MOST_WEIGHT, chunks, fade, fields_of
 from controllers import Evidence, Field
 from controllers.change import KEPT, Recent, changed, faded, surprise
@@ -73,6 +74,7 @@ class EvidenceStore:
         self._urgent = np.zeros(start, np.bool_)
         self._algorithm = np.full(start, ANY, np.uint8)
         self._recent = np.zeros((start, len(Recent)), np.float32)
+        self.rates = Rates(half_life)
         self.changes = 0
         """How often a path was found to have changed."""
 
@@ -162,6 +164,7 @@ class EvidenceStore:
         self._notice_changes(paths[treated], keys["arms"][treated], sent[treated])
         side = np.where(treated, self.treated_slot, self.holdout_slot)
         self._add(paths, keys, side, sent)
+        self.rates.absorb(paths, rows["rate"].astype(np.float64), now)
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
             drawn = (treated | self._dry_run) & (arm < len(dimension.arms))
@@ -198,6 +201,7 @@ class EvidenceStore:
         self._recent[rows] = recent
         self.changes += int(new.sum())
         self._urgent[rows[new]] = True
+        self.rates.forget(rows[new])
         for number in range(len(self.dimensions)):
             self._cut(rows[new], number)
 
@@ -249,6 +253,7 @@ class EvidenceStore:
             array[len(rows) : self._length] = np.nan if name == "_aged" else 0
         self._length = len(rows)
         self._sorted = np.argsort(self._names()).astype(np.int32)
+        self.rates.keep(rows)
         return identities, rows
 
     def extend(self, address: Array, bits: Array, group: Array, seen: Array) -> Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SYS_ADMIN", "algorithms", "effective_capabilities",
            "has_tcp_option", "host_congestion", "jiffy_us", "kernel_version", "module_known", "receive_buffer",
-           "setting"]  # fmt: skip
+           "setting", "tells_pacing"]  # fmt: skip
 
 # include/uapi/linux/capability.h
 CAP_NET_ADMIN = 12
@@ -36,6 +36,11 @@ def kernel_version() -> tuple[int, int]:
     """Major and minor number of the running kernel."""
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(character for character in minor if character.isdigit()) or 0)
+
+
+def tells_pacing() -> bool:
+    """Whether programs can ask for a socket's SO_MAX_PACING_RATE (bpf_getsockopt of SOL_SOCKET, since 6.1)."""
+    return kernel_version() >= (6, 1)
 
 
 def effective_capabilities() -> int:

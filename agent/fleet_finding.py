@@ -25,9 +25,10 @@ def _fleet(config: Config) -> Iterator[Finding]:
         yield Finding(_NAME, "ok", "off", f"{_ALONE} (fleet.prometheus_url)")
         return
     host = features.host_congestion()
-    wanted = keys(
-        config.groups, dimensions(config, algorithms=features.algorithms(), host_congestion=host), host
-    )  # fmt: skip
+    known_arms = dimensions(
+        config, algorithms=features.algorithms(), host_congestion=host, paces=features.tells_pacing()
+    )
+    wanted = keys(config.groups, known_arms, host)
     try:
         known = len(read(url, wanted))
     except FleetError as error:

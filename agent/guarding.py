@@ -12,8 +12,8 @@ import numpy as np
 
 from agent.evidence import EvidenceStore, Samples
 from agent.journal import Entry
-from agent.learnt import Section
 from agent.libbpf import Array
+from agent.section import Section
 from agent.units import format_duration
 from controllers import Decision
 from controllers.guard import ALL, Event, Guard

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from agent.effect import COMPARED
-from agent.learnt import Section
 from agent.libbpf import Array
+from agent.section import Section
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 

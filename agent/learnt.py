@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -16,20 +15,13 @@ from agent.dimensions import Dimension, against
 from agent.evidence import EvidenceStore
 from agent.libbpf import Array
 from agent.rules import Rule, governing, masked
+from agent.section import Section
 from controllers import Field
 
-__all__ = ["MOST_CELLS", "Learnt", "Section", "gather", "restore", "worth_keeping"]
+__all__ = ["MOST_CELLS", "Learnt", "gather", "restore", "worth_keeping"]
 
 # Arms of paths that have evidence: 74 bytes each, so 150 MB at most; 100,000 busy paths have 1.5 million.
 MOST_CELLS = 2_000_000
-
-
-@dataclass(frozen=True)
-class Section:
-    """What another part remembers: facts ready for JSON, and arrays. Where arrays go by path, by `Learnt`'s rows."""
-
-    facts: Mapping[str, Any]
-    arrays: Mapping[str, Array]
 
 
 @dataclass(frozen=True)

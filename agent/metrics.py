@@ -30,6 +30,7 @@ __all__ = ["PREFIX", "SECTIONS"]
 SIDES = ("active", "passive")
 ACTIONS = ("up", "down")
 OPTIONS = {INITIAL_WINDOW: "initial_window", CONGESTION: "congestion_control", ACK: "ack_policy"}
+PACING = "pacing_rate"
 
 # Sums of `struct row` over both sides: name, field, unit per unit of the field, help.
 _BY_GROUP = (
@@ -178,6 +179,8 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
     for dimension in DIMENSIONS:
         sets.add_metric((OPTIONS[dimension],), float(snapshot.counters[f"set_{dimension}"]))
         failures.add_metric((OPTIONS[dimension],), float(snapshot.counters[f"failed_{dimension}"]))
+    sets.add_metric((PACING,), float(snapshot.counters["set_rate"]))
+    failures.add_metric((PACING,), float(snapshot.counters["failed_rate"]))
     yield sets
     yield failures
 

@@ -22,6 +22,7 @@ STEPS = 256
 _LEAST = 1.0 / 16  # steps
 _FULL = 65535
 _TOLERANCE = 0.01
+_RATE_STEP = 0.01  # relative: what moves by less is not worth a write
 
 
 def cumulative(probabilities: Array, arms: int) -> Array:
@@ -55,6 +56,17 @@ def safe_windows(dimensions: tuple[Dimension, ...], decisions: list[Decision], r
     return np.zeros(len(rows), np.intp)
 
 
+def paced_rates(dimensions: tuple[Dimension, ...], decisions: list[Decision], rows: Array, rates: Array) -> Array:
+    """What paced connections are held to on `rows`, in bytes a second; 0 where none is paced. `rates` (rows,) is what
+    each was seen to deliver."""
+    for dimension, decision in zip(dimensions, decisions, strict=True):
+        if paced := [number for number, arm in enumerate(dimension.arms) if arm.variant_of is not None]:
+            used = (decision.probabilities[rows][:, paced] > 0).any(axis=1) & (rates > 0)
+            steps = np.round(np.log(np.where(used, rates, 1.0)) / _RATE_STEP)
+            return np.where(used, np.minimum(np.exp(steps * _RATE_STEP), constants()["RATE_MAX"]), 0.0)
+    return np.zeros(len(rows))
+
+
 class Publisher:
     """Keeps the kernel's policy trie equal to the last decisions: entries for rules, for networks and for paths."""
 
@@ -79,12 +91,12 @@ class Publisher:
         paths = rows >= store.groups
         rows = rows[paths]
         identity = store.identity[rows]
-        policies = self._policies(decisions, rows)
+        policies = self._policies(decisions, rows, store.rates.of(rows))
         policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
         policies["holdout"] = np.round(holdout[0][paths] * _FULL)
         changed = self._of_rows.put(rows, policies, self._keys(identity["address"], identity["bits"]))
 
-        policies = self._policies(unknown, networks)
+        policies = self._policies(unknown, networks, self._networks.rates(networks))
         policies["path_bits"], policies["group"] = above["path_bits"][networks], above["group"][networks]
         policies["holdout"] = np.round(holdout[1] * _FULL)
         keys = self._keys(above["address"][networks], above["bits"][networks])
@@ -114,13 +126,14 @@ class Publisher:
         address = np.array([list(rule.address) for rule in self._rules], np.uint8)
         return self._keys(address, [rule.bits for rule in self._rules])
 
-    def _policies(self, decisions: list[Decision], rows: Array) -> Array:
+    def _policies(self, decisions: list[Decision], rows: Array, rates: Array) -> Array:
         policies = np.zeros(len(rows), self._kernel.policy)
         arms = constants()["ARMS"]
         for some, part in zip(chunks(rows), chunks(np.arange(len(rows))), strict=True):
             upto = [cumulative(one.probabilities[some], arms) for one in decisions]
             policies["upto"][part] = np.concatenate(upto, axis=1)
         policies["safe_window"] = safe_windows(self._store.dimensions, decisions, rows)
+        policies["rate"] = paced_rates(self._store.dimensions, decisions, rows, rates)
         return policies
 
     def _keys(self, address: Array, bits: Array | list[int]) -> Array:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from agent import archive
-from agent.learnt import MOST_CELLS, Learnt, Section
+from agent.learnt import MOST_CELLS, Learnt
 from agent.libbpf import Array
+from agent.section import Section
 from agent.snapshot import Health
 
 __all__ = ["Keeper", "Saved", "load", "read", "remaining", "save"]

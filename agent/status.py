@@ -82,9 +82,19 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
         "excluded": match.excluded,
         "applied": _applied(tuner, match, address),
         "guard": guard_facts(tuner, match),
+        "rate": _rate(tuner, match),
         "dimensions": [_explained(tuner, number, match, rows) for number in range(len(tuner.dimensions))],
         "comparison": arm_facts(Evidence(_SIDES, sides)),
     }
+
+
+def _rate(tuner: Tuner, match: Match) -> float | None:
+    """Bytes a second that the path was seen to deliver, or the fastest one in its network; None if none was."""
+    if match.inherited is None:
+        rate = float(tuner.store.rates.of(np.array([match.row]))[0])
+    else:
+        rate = float(tuner.networks.rates(np.array([match.network]))[0])
+    return round(rate) if rate else None
 
 
 def _rows(tuner: Tuner, match: Match) -> Array:

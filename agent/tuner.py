@@ -130,7 +130,8 @@ class Tuner:
         if self.dry_run:  # nor are they a holdout for those who will be treated
             arms = learnt.slot < self.store.holdout_slot
             learnt = replace(learnt, row=learnt.row[arms], slot=learnt.slot[arms], sums=learnt.sums[arms])
-        return replace(learnt, sections={**self.guarding.dump(rows), **self.changes.dump(rows)})
+        sections = {**self.guarding.dump(rows), **self.changes.dump(rows), **self.store.rates.dump(rows)}
+        return replace(learnt, sections=sections)
 
     def _plan(self, config: Config) -> _Plan:
         """Everything about a configuration that can be refused."""
@@ -144,7 +145,10 @@ class Tuner:
             meaning=(
                 config.groups,
                 found,
-                dimensions(config, algorithms=algorithms, host_congestion=features.host_congestion()),
+                dimensions(
+                    config, algorithms=algorithms, host_congestion=features.host_congestion(),
+                    paces=features.tells_pacing(),
+                ),
                 config.paths.max,
                 features.host_congestion(),
             ),
@@ -177,7 +181,8 @@ class Tuner:
                 )  # fmt: skip
                 self.guarding.load(learnt.sections, rows)
                 self.changes.load(learnt.sections, rows)
-        self.store.half_life = config.control.half_life
+                self.store.rates.load(learnt.sections, rows)
+        self.store.half_life = self.store.rates.period = config.control.half_life
         self.publisher = Publisher(kernel, self.rules, self.store, self.networks)
         self.decider = Decider(self.dimensions, self.store, self.networks, self.guarding, self.failures)
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))

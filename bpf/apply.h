@@ -54,6 +54,29 @@ static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const
     return arm;
 }
 
+/* Sends no faster than the path was seen to deliver. Returns whether that was ours to set, and worked. */
+static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct policy *policy)
+{
+    u32 rate = policy->rate;
+
+    if (!rate)
+        return 0;
+    if (has_own_rate(skops)) {
+        count(COUNTER_LEFT_OWN_RATE);
+        return 0;
+    }
+    if (rate < RATE_MIN)
+        rate = RATE_MIN;
+    if (rate > RATE_MAX)
+        rate = RATE_MAX;
+    if (set_rate(skops, rate)) {
+        count(COUNTER_FAILED_RATE);
+        return 0;
+    }
+    count(COUNTER_SET_RATE);
+    return 1;
+}
+
 static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const struct policy *policy)
 {
     const struct arm *chosen;
@@ -62,8 +85,12 @@ static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const str
 
     arm = draw(policy, DIMENSION_CONGESTION);
     chosen = meaning(DIMENSION_CONGESTION, arm);
-    if (!chosen || !chosen->congestion[0])
-        return chosen ? arm : ARM_NONE;
+    if (!chosen)
+        return ARM_NONE;
+    if (chosen->value == ARM_PACED && !apply_rate(skops, policy))
+        return ARM_NONE;
+    if (!chosen->congestion[0])
+        return arm;
 
     __builtin_memcpy(name, chosen->congestion, sizeof(name));
     if (bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {

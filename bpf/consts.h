@@ -30,6 +30,11 @@
 /* The initial window is never set outside this range, whatever a policy says. */
 #define INITIAL_WINDOW_MIN 2
 #define INITIAL_WINDOW_MAX 250 /* about 360 KB at 1,448 bytes a segment */
+/* The value of a congestion control's arm: whether it is paced, at the rate that the path was seen to deliver. That is never
+ * set outside this range, whatever a policy says: 256 kb/s to 34 Gb/s, which is what SO_MAX_PACING_RATE can say. */
+#define ARM_PACED 1
+#define RATE_MIN 32000
+#define RATE_MAX 4294967294
 /* net/ipv4/tcp.h TCP_INIT_CWND: another value at establishment means a route or a lost SYN set it. */
 #define INITIAL_WINDOW_KERNEL 10
 
@@ -170,8 +175,7 @@ enum outcome {
 #define SOL_SOCKET_LEVEL 1
 #define OPTION_RECEIVE_LOW_WATER 18 /* SO_RCVLOWAT (include/uapi/asm-generic/socket.h) */
 #define OPTION_MAX_PACING_RATE 47   /* SO_MAX_PACING_RATE (include/uapi/asm-generic/socket.h) */
-#define PACING_UNLIMITED 0xffffffffU
-#define PACING_ENOUGH 0xfffffffeU /* bytes a second: 34 Gb/s, which is no limit, but a rate */
+#define RATE_UNLIMITED 0xffffffffU /* the kernel's default */
 #define OPTION_SAVE_SYN 27
 #define OPTION_CALLBACKS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, 6.12; BCC 0.26 does not know the name */
 #define OPTION_INITIAL_WINDOW_BYTES 1500 /* a segment's share of the receive window */
@@ -202,14 +206,17 @@ enum counter {
     COUNTER_SET_INITIAL_WINDOW,
     COUNTER_SET_CONGESTION,
     COUNTER_SET_ACK,
+    COUNTER_SET_RATE,
     COUNTER_FAILED_INITIAL_WINDOW,
     COUNTER_FAILED_CONGESTION,
     COUNTER_FAILED_ACK,
+    COUNTER_FAILED_RATE,
     COUNTER_LEFT_LEASE_LAPSED,
     COUNTER_LEFT_LOOPBACK,
     COUNTER_LEFT_EXCLUDED,
     COUNTER_LEFT_OWN_CONGESTION,
     COUNTER_LEFT_OWN_WINDOW,
+    COUNTER_LEFT_OWN_RATE,
     COUNTER_LOST_ROWS_FULL,
     COUNTER_LOST_NO_STORAGE,
     COUNTER_SYN_NOT_KEPT,

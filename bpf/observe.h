@@ -65,6 +65,22 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
 
+/* The kernel's own estimate (net/ipv4/tcp_rate.c): what a round trip's data was acknowledged in, never less than it took
+ * to send, so that ACKs in a bunch do not make it larger; where the application paused it is left as it was. */
+static __always_inline void note_rate(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u64 interval_us = skops->rate_interval_us;
+    u64 rate;
+
+    if (!interval_us)
+        return;
+    rate = (u64)skops->rate_delivered * skops->mss_cache * 1000000 / interval_us;
+    if (rate > RATE_MAX)
+        rate = RATE_MAX;
+    if (rate > connection->rate)
+        connection->rate = rate;
+}
+
 static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
 {
     union stack_int group = {.word = pair(key->group, 0)};
@@ -103,6 +119,7 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
         connection->delivery_us += skops->rate_interval_us;
     }
     count_rtt(&connection->key, measured);
+    note_rate(skops, connection);
 
     ended = pause_before(connection, now, longest);
     piece = !ended && ends_piece(skops, connection);
@@ -200,6 +217,7 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
         /* In CLOSE_WAIT we may still send. */
         connection->sent_ended = new != STATE_CLOSE_WAIT;
         pause_before(connection, now, skops->srtt_us >> 3);
+        note_rate(skops, connection);
         /* A FIN that is not acknowledged is one sequence number; more of them are data that never arrived. */
         end_transfer(skops, connection, row, skops->snd_nxt - skops->snd_una > 1);
     }

@@ -1,24 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Pacing: who asks for fewer ACKs sends more segments for each; paced, they do not overflow a short queue.
- *
- * From the first loss on: a path that loses nothing would only be slower. Any rate switches the kernel's own pacing on
- * (net/core/sock.c), after which the limit goes again. A rate of the application's stays, and where the kernel does not
- * tell it to BPF (before 6.1) nothing is touched. */
+/* Pacing: SO_MAX_PACING_RATE, which switches the kernel's own pacing on (net/core/sock.c). */
 
-static __always_inline void pace_after_loss(struct bpf_sock_ops *skops, struct connection *connection)
+/* Whether the application set a rate; where the kernel does not tell it to BPF (before 6.1) it may have. */
+static __always_inline int has_own_rate(struct bpf_sock_ops *skops)
 {
     union stack_int rate = {};
 
+    return bpf_getsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)) ||
+           (u32)rate.value != RATE_UNLIMITED;
+}
+
+/* Returns an error as setsockopt(2) does. */
+static __always_inline int set_rate(struct bpf_sock_ops *skops, u32 bytes_a_second)
+{
+    union stack_int rate = {.word = pair(bytes_a_second, 0)};
+
+    return bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value));
+}
+
+/* Who asks for fewer ACKs sends more segments for each; paced, they do not overflow a short queue. From the first loss
+ * on: a path that loses nothing would only be slower. Any rate switches pacing on, after which the limit goes again. */
+static __always_inline void pace_after_loss(struct bpf_sock_ops *skops, struct connection *connection)
+{
     if (!connection->paces_after_loss)
         return;
     connection->paces_after_loss = 0;
-    if (bpf_getsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)))
+    if (has_own_rate(skops) || set_rate(skops, RATE_MAX))
         return;
-    if ((u32)rate.value != PACING_UNLIMITED)
-        return;
-    rate.word = pair(PACING_ENOUGH, 0);
-    if (bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)))
-        return;
-    rate.word = pair(PACING_UNLIMITED, 0);
-    bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value));
+    set_rate(skops, RATE_UNLIMITED);
 }

@@ -94,6 +94,9 @@ static __always_inline void flush(struct bpf_sock_ops *skops, struct connection 
     add(&row->busy_us, connection->busy_us);
     add(&row->delivered_segments, connection->delivered_segments);
     add(&row->delivery_us, connection->delivery_us);
+    /* Where two processors write at once the smaller may stay: it is a lower bound anyway. */
+    if (connection->rate > row->rate)
+        row->rate = connection->rate;
 
     connection->flushed_ns = now;
     connection->flushed_sent_bytes = bytes;
@@ -110,4 +113,5 @@ static __always_inline void flush(struct bpf_sock_ops *skops, struct connection 
     connection->busy_us = 0;
     connection->delivered_segments = 0;
     connection->delivery_us = 0;
+    connection->rate = 0;
 }

@@ -15,11 +15,13 @@ struct policy {
     u8 excluded;
     u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
     u16 holdout; /* share of the connections in 1/65536 */
+    u16 reserved;
+    u32 rate; /* bytes a second that the path was seen to deliver: no paced connection sends faster; 0: not known */
 };
 
 /* What an arm of a dimension means. */
 struct arm {
-    u32 value; /* initial window: segments; ACK: see ACK_THIN_*_SHIFT; 0 is the kernel's default */
+    u32 value; /* initial window: segments; congestion: ARM_PACED; ACK: see ACK_THIN_*_SHIFT; 0: the kernel's default */
     char congestion[CONGESTION_NAME];
 };
 
@@ -110,6 +112,7 @@ struct row {
     u64 busy_us;                    /* pauses not counted */
     u64 delivered_segments;         /* delivery rate: segments over the time they took, */
     u64 delivery_us;                /* both summed over the rounds */
+    u64 rate;                       /* the greatest delivery rate of a round, bytes a second */
     struct transfers sent;
     struct transfers received;
 };
@@ -188,7 +191,7 @@ struct connection {
     u8 announces;        /* DUE_ACK_DELAY where a changed delay is told to the peer */
     u8 pieces;           /* of the present transfer that have been told */
     u32 ack_delay_us; /* as set last */
-    u32 reserved_word;
+    u32 rate;         /* the greatest delivery rate since the last flush, bytes a second */
     struct thinning thinning;
 };
 

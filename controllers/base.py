@@ -54,11 +54,13 @@ class Field(IntEnum):
 class Arm:
     """One value of a dimension.
 
-    `value` is segments (initial window) or the divisor of the RTT (ACK delay); `name` is what people read.
+    `value` is segments (initial window) or the divisor of the RTT (ACK delay); `name` is what people read. An arm that
+    does the same as another one and more is a variant of it: `variant_of` is the other one's number.
     """
 
     name: str
     value: int = 0
+    variant_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,15 @@ class Evidence:
     """What is known of some paths in one dimension; `sums` has shape (paths, arms, len(Field)).
 
     `prior` is what other paths taught; None: nothing. `holdout` (paths, len(Field)) is of the connections that were
-    left wholly at the kernel's defaults; None: there are none.
+    left wholly at the kernel's defaults; None: there are none. `rate` (paths,) is what each path was seen to deliver,
+    in bytes a second: 0 where that is not known, None where it is nowhere.
     """
 
     arms: tuple[Arm, ...]
     sums: Floats
     prior: Prior | None = None
     holdout: Floats | None = None
+    rate: Floats | None = None
 
     def __getitem__(self, field: Field) -> Floats:
         """One field, shape (paths, arms)."""

@@ -1,4 +1,9 @@
-"""The congestion control: discounted Thompson sampling on goodput, retransmissions and RTT inflation."""
+"""The congestion control: discounted Thompson sampling on goodput, retransmissions and RTT inflation.
+
+An algorithm has to find out how fast a path is on every connection anew, and overshoots: it sends until segments get
+lost. Paced at the rate that the path was seen to deliver it need not. So an algorithm may have a paced variant, which
+is of use only where segments get lost; to try it costs connections, so only the fastest algorithm's is tried.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from numpy.typing import NDArray
 
 from controllers.base import Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import retransmission, rtt_inflation, transfer_time
-from controllers.thompson import decide
+from controllers.thompson import NOTHING, decide
 from controllers.veto import suspected, vetoed
 
 __all__ = ["CongestionThompson"]
@@ -23,6 +28,10 @@ INFLATION_COST = 0.1  # doubling the RTT needs 7 % more speed: the queue is shar
 MUCH_FASTER = 2.0  # log2
 PROBATION = 30.0
 MOST_EXCESS = 0.1
+# Of the segments that were sent unpaced, and at least so many of them.
+LOSSY = 0.005
+LOST = 4.0
+SEEN = 1.5  # transfers of an algorithm, a little faded, after which it may be the fastest
 
 
 class CongestionThompson:
@@ -43,7 +52,7 @@ class CongestionThompson:
         spared = self._spared(evidence, measure)
         banned = vetoed(measure, evidence.prior, at_least=10.0) & ~spared
         suspect = suspected(measure, evidence.prior, at_least=10.0) & ~spared
-        return decide(measure, evidence.prior, banned, suspect)
+        return decide(measure, evidence.prior, banned, suspect, _useless(evidence, measure))
 
     def _spared(self, evidence: Evidence, measure: Measure) -> NDArray[np.bool_]:
         speed, again = measure.utility + _cost(evidence), retransmission(evidence)
@@ -54,6 +63,34 @@ class CongestionThompson:
             & (again - again[:, :1] <= MOST_EXCESS)
         )
         return spared
+
+
+def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
+    """Which variants are not to be tried, (paths, arms); None where no arm is one."""
+    variants = [(arm.variant_of, number) for number, arm in enumerate(evidence.arms) if arm.variant_of is not None]
+    if not variants:
+        return None
+    useless = np.zeros_like(measure.utility, np.bool_)
+    plain = [number for number, arm in enumerate(evidence.arms) if arm.variant_of is None]
+    if evidence.rate is None:
+        useless[:, [number for _, number in variants]] = True
+        return useless
+    lost, sent = (evidence[field][:, plain].sum(axis=1) for field in (Field.RETRANSMITTED, Field.SEGMENTS))
+    if evidence.holdout is not None:
+        lost, sent = lost + evidence.holdout[:, Field.RETRANSMITTED], sent + evidence.holdout[:, Field.SEGMENTS]
+    lossy = (lost >= LOST) & (lost > LOSSY * sent)
+    seen = measure.trials >= SEEN
+    speed = np.where(seen, measure.utility + _cost(evidence), -np.inf)
+    speed[:, [number for _, number in variants]] = -np.inf
+    fastest = np.where(seen.any(axis=1), speed.argmax(axis=1), -1)
+    nothing = measure.trials.sum(axis=1) < NOTHING
+    taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
+    for algorithm, number in variants:
+        promising = (fastest == algorithm) | seen[:, number] | taught[:, number]
+        # An unknown path may be as those that taught it.
+        wanted = np.where(nothing, taught[:, number], lossy & promising)
+        useless[:, number] = ~(wanted & (evidence.rate > 0))
+    return useless
 
 
 def _cost(evidence: Evidence) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from controllers.base import ARM_DEFAULT, Decision, Floats, Measure, Prior
 from controllers.estimates import PRIOR_VARIANCE
 
-__all__ = ["REASONS", "Belief", "believe", "decide", "likely_best"]
+__all__ = ["NOTHING", "REASONS", "Belief", "believe", "decide", "likely_best"]
 
 REASONS = (
     "no evidence yet: the kernel's default",
@@ -43,13 +43,17 @@ NOTHING = 0.5
 
 
 def decide(
-    measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_], suspect: NDArray[np.bool_]
-) -> Decision:
+    measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_], suspect: NDArray[np.bool_],
+    absent: NDArray[np.bool_] | None = None,
+) -> Decision:  # fmt: skip
     """Turns what was measured, and what others taught, into a decision.
 
-    `vetoed` and `suspect` have shape (paths, arms): what loses too much here, and what would if this path were as
-    others.
+    `vetoed`, `suspect` and `absent` have shape (paths, arms): what loses too much here, what would if this path were as
+    others, and what cannot be had on a path, or is of no use there (None: nothing); it is never drawn.
     """
+    if absent is None:
+        absent = np.zeros_like(vetoed)
+    vetoed &= ~absent
     suspect &= ~vetoed
     paths, arms = vetoed.shape
     rows = np.arange(paths)
@@ -57,17 +61,18 @@ def decide(
     centre, spread, seen = belief.centre, belief.spread, belief.seen
     believed = seen >= ENOUGH
 
-    leader = np.where(vetoed | suspect, -np.inf, centre).argmax(axis=1)
+    barred = vetoed | suspect | absent
+    leader = np.where(barred, -np.inf, centre).argmax(axis=1)
     behind = np.maximum(centre[rows, leader][:, None] - centre, 0.0)
     floor = np.minimum(LEAST_SHARE, LEAST_COST / np.maximum(np.exp2(np.minimum(behind, 10.0)) - 1.0, 1e-9))
-    floor = np.where(vetoed, floor / 3, floor)
-    probabilities = np.maximum(likely_best(centre, spread, ~(vetoed | suspect)), floor)
+    floor = np.where(vetoed, floor / 3, np.where(absent, 0.0, floor))
+    probabilities = np.maximum(likely_best(centre, spread, ~barred), floor)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     # Until every arm has been seen often enough, those that have not get a share.
-    beaten = vetoed | (behind > CLEARLY * np.hypot(spread, spread[rows, leader][:, None]))
+    beaten = vetoed | absent | (behind > CLEARLY * np.hypot(spread, spread[rows, leader][:, None]))
     won = beaten.sum(axis=1) >= arms - 1
     believed[rows, leader] |= won & (seen[rows, leader] >= SEEN_TWICE)
-    lacking = ~believed & ~vetoed & ~(beaten & (seen >= SEEN_TWICE))
+    lacking = ~believed & ~vetoed & ~absent & ~(beaten & (seen >= SEEN_TWICE))
     comparing: NDArray[np.bool_] = np.logical_or.reduce(lacking, axis=1)
     # Who has nearly all connections anyway needs none of it.
     needed = lacking * (1.0 - probabilities**2)
@@ -81,7 +86,7 @@ def decide(
     probabilities[nothing] = 0.0
     probabilities[nothing, ARM_DEFAULT] = 1.0
 
-    score = np.where(believed & ~vetoed, centre - DOUBT * spread, -np.inf)
+    score = np.where(believed & ~vetoed & ~absent, centre - DOUBT * spread, -np.inf)
     score[:, ARM_DEFAULT] = np.where(believed[:, ARM_DEFAULT], score[:, ARM_DEFAULT] + DEFAULT_BONUS, -np.inf)
     # Nothing believed: argmax of equals is arm 0.
     chosen = score.argmax(axis=1)

@@ -25,7 +25,7 @@ _TRANSFERS = [
     for name in ("count", "bytes", "time_us", "log_time", "log_bytes", "log_time_squared", "log_bytes_squared",
                  "log_time_bytes")
 ]  # fmt: skip
-ROW = np.dtype([*((name, "u8") for name in ROW_FIELDS), ("sent", _TRANSFERS), ("received", _TRANSFERS)])
+ROW = np.dtype([*((name, "u8") for name in (*ROW_FIELDS, "rate")), ("sent", _TRANSFERS), ("received", _TRANSFERS)])
 KEY = np.dtype(
     [("address", "u4", 4), *((name, "u1") for name in ("path_bits", "group", "generation", "treatment")),
      ("arms", "u1", 3), ("side", "u1")]
@@ -47,7 +47,7 @@ class StillKernel:
     prefix_key = np.dtype([("bits", "u4"), ("address", "u4", 4)])
     policy = np.dtype(
         [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window")),
-         ("holdout", "u2")]
+         ("holdout", "u2"), ("reserved", "u2"), ("rate", "u4")]
     )
     arm = np.dtype([("value", "u4"), ("congestion", "S16")])
     sends = np.dtype(

@@ -15,7 +15,7 @@ import numpy as np
 from handmade import KEY, ROW
 
 from agent.bpf_source import constants
-from agent.config import Config
+from agent.config import Config, Congestion
 from agent.decider import Decider
 from agent.dimensions import dimensions
 from agent.evidence import EvidenceStore
@@ -169,7 +169,7 @@ class Host:
     """An agent and `copies` of every path, each in a network of its own."""
 
     def __init__(self, paths: Sequence[Measured], *, copies: int = 20, seed: int = 1) -> None:
-        config = Config()
+        config = Config(congestion=Congestion(pacing=False))  # nothing was measured with it
         found = rules(config.paths, config.groups)
         made = dimensions(config, algorithms=("cubic", "bbr"), host_congestion="cubic")
         self.store = EvidenceStore(made, groups=1, most_paths=10_000, half_life=600.0)

@@ -18,8 +18,8 @@ from agent.config import Config, InitialWindow
 from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension, dimensions
 from agent.exporter import Exporter
 from agent.journal import Entry, Journal
-from agent.learnt import Section
 from agent.page import render
+from agent.section import Section
 from agent.snapshot import Health, take
 from agent.state import load, save
 from agent.status import explain, paths, status

@@ -42,7 +42,7 @@ def test_the_kernel_numbers_the_dimensions_alike() -> None:
 def test_the_defaults() -> None:
     found = of(Config())
     assert names(found[INITIAL_WINDOW]) == ["default", "iw14", "iw20", "iw28", "iw40", "iw56", "iw80"]
-    assert names(found[CONGESTION]) == ["default", "bbr"]
+    assert names(found[CONGESTION]) == ["default", "bbr", "paced", "bbr-paced"]
     assert names(found[ACK]) == ["default", "delay"]
     assert all(one.arms[0].value == 0 for one in found.values())
 
@@ -85,25 +85,40 @@ def test_a_long_ladder_still_begins_low() -> None:
 @pytest.mark.parametrize(
     ("allowed", "kernel", "host", "arms"),
     [
-        (("cubic", "bbr"), ("cubic", "reno"), "cubic", ["default"]),
-        (("cubic", "bbr"), KERNEL, "bbr", ["default", "cubic"]),
-        (("cubic", "bbr"), KERNEL, "reno", ["default", "cubic", "bbr"]),
-        (("bbr", "reno", "htcp"), KERNEL, "cubic", ["default", "bbr", "reno"]),
-        (("dctcp", "bbr"), KERNEL, "cubic", ["default", "bbr"]),
-        (("cubic",), KERNEL, "cubic", ["default"]),
+        (("cubic", "bbr"), ("cubic", "reno"), "cubic", []),
+        (("cubic", "bbr"), KERNEL, "bbr", ["cubic"]),
+        (("cubic", "bbr"), KERNEL, "reno", ["cubic", "bbr"]),
+        (("bbr", "reno", "htcp"), KERNEL, "cubic", ["bbr", "reno"]),
+        (("dctcp", "bbr"), KERNEL, "cubic", ["bbr"]),
+        (("cubic",), KERNEL, "cubic", []),
     ],
 )
 def test_only_algorithms_that_are_allowed_and_there(
     allowed: tuple[str, ...], kernel: tuple[str, ...], host: str, arms: list[str]
 ) -> None:
     found = of(Config(congestion=Congestion(allowed=allowed)), algorithms=kernel, host_congestion=host)
-    assert names(found[CONGESTION]) == arms
+    assert names(found[CONGESTION]) == ["default", *arms, "paced", *(f"{arm}-paced" for arm in arms)]
+
+
+def test_every_algorithm_has_a_variant_that_is_paced() -> None:
+    arms = of(Config(), host_congestion="reno")[CONGESTION].arms
+    assert [arm.variant_of for arm in arms] == [None, None, None, 0, 1, 2]
+    assert [arm.value for arm in arms] == [0] * 3 + [constants()["ARM_PACED"]] * 3
+
+
+def test_nothing_is_paced_where_it_is_off_or_the_kernel_hides_rates() -> None:
+    off = of(Config(congestion=Congestion(pacing=False)))
+    hidden = dimensions(Config(), algorithms=KERNEL, host_congestion="cubic", paces=False)
+    assert names(off[CONGESTION]) == names(hidden[DIMENSIONS.index(CONGESTION)]) == ["default", "bbr"]
 
 
 def test_there_is_room_for_so_many_algorithms() -> None:
     many = tuple(f"algorithm{number}" for number in range(12))
     found = of(Config(congestion=Congestion(allowed=many)), algorithms=many)
-    assert names(found[CONGESTION]) == ["default", *many[: ARMS - 1]]
+    few = many[: ARMS // 2 - 1]
+    assert names(found[CONGESTION]) == ["default", *few, "paced", *(f"{name}-paced" for name in few)]
+    plain = of(Config(congestion=Congestion(allowed=many, pacing=False)), algorithms=many)
+    assert names(plain[CONGESTION]) == ["default", *many[: ARMS - 1]]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_every_connection_counts_for_its_path_its_arms_its_side_and_its_group() 
     closed = store.sums[:, :, Field.CLOSED]
     path, other = row_of(store, "203.0.113.0/24"), row_of(store, "198.51.100.0/24", 2)
     assert store.of(WINDOWS)[Field.CLOSED][path].tolist() == [5, 0, 5, 0, 0, 0, 0]
-    assert store.of(CONGESTION)[Field.CLOSED][path].tolist() == [3, 7]
+    assert store.of(CONGESTION)[Field.CLOSED][path].tolist() == [3, 7, 0, 0]
     assert store.of(ACK)[Field.CLOSED][path].tolist() == [2, 8]
     assert (closed[path, store.holdout_slot], closed[path, store.treated_slot]) == (7, 10)
     assert store.of(WINDOWS)[Field.CLOSED][other].tolist() == [0, 0, 0, 0, 0, 0, 11]
@@ -107,7 +107,7 @@ def test_a_connection_may_be_left_out_of_one_dimension() -> None:
 
 def test_an_arm_that_is_not_there_belongs_to_nobody() -> None:
     store = new_store()
-    absorb(store, keys_of("203.0.113.0/24", arms=(7, 2, 2)), rows_of(1, closed=9))
+    absorb(store, keys_of("203.0.113.0/24", arms=(7, 4, 2)), rows_of(1, closed=9))
     assert store.sums[:, :, Field.CLOSED].sum() == 2 * 9  # the treated side of path and group
 
 
@@ -354,7 +354,7 @@ def test_windows_are_judged_under_the_algorithm_that_is_settled_on() -> None:
     windows = store.of(WINDOWS)[Field.CLOSED]
     assert windows[3].sum() == 0  # mostly of the other algorithm
     assert windows[4, 1] == 7
-    assert store.of(CONGESTION)[Field.CLOSED][3].tolist() == [5, 3]
+    assert store.of(CONGESTION)[Field.CLOSED][3].tolist() == [5, 3, 0, 0]
     absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
     assert windows[3].tolist() == [0, 3, 0, 0, 0, 0, 0]
     assert windows[4, 1] == 14

@@ -15,7 +15,7 @@ from handmade import absorb, still_tuner
 from agent import archive, state
 from agent.effect import COMPARED
 from agent.history import COLUMNS, MINUTE, MOST_ROWS, History
-from agent.learnt import Section
+from agent.section import Section
 from agent.snapshot import Health, Snapshot, take
 from agent.tuner import Tuner
 

@@ -126,7 +126,7 @@ def test_every_map_is_known_here(objects: Objects) -> None:
 
 def test_the_totals_cover_every_plain_sum_of_a_row(objects: Objects) -> None:
     names = objects.maps["rows_a"].leaf.names
-    assert names == (*ROW_FIELDS, "sent", "received")
+    assert names == (*ROW_FIELDS, "rate", "sent", "received")
 
 
 def test_the_tests_that_do_without_a_kernel_have_the_same_types(objects: Objects) -> None:

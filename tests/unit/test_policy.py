@@ -221,10 +221,10 @@ def test_only_what_changed_is_written() -> None:
     tuner.decide(2)
     assert kernel.written == 1
     decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
-    decisions[1].probabilities[tuner.store.groups] = [0.5, *([0.5] if len(tuner.dimensions[1].arms) > 1 else [])]
+    decisions[1].probabilities[tuner.store.groups] = [0.5, 0.0, 0.5, 0.0]
     rows = np.array([0, tuner.store.groups])
     tuner.publisher.publish(decisions, tuner.decider.unknown, rows, NOBODY, no_holdout(rows))
-    assert kernel.written == (1 if len(tuner.dimensions[1].arms) > 1 else 0)
+    assert kernel.written == 1
 
 
 def test_forgotten_paths_inherit_again_and_the_rest_is_written_anew() -> None:

@@ -22,8 +22,9 @@ from agent.config import Ack, Config, Congestion, InitialWindow, PathRule, Paths
 from agent.dimensions import dimensions
 from agent.evidence import EvidenceStore
 from agent.journal import Journal
-from agent.learnt import MOST_CELLS, Learnt, Section, gather, restore, worth_keeping
+from agent.learnt import MOST_CELLS, Learnt, gather, restore, worth_keeping
 from agent.rules import packed, rules
+from agent.section import Section
 from agent.snapshot import Health
 from agent.state import Keeper
 from agent.tuner import Tuner

@@ -1,0 +1,76 @@
+"""How fast every path was seen to deliver: the greatest rate of late, whatever moves the rows about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from agent.rates import Rates
+from agent.section import Section
+
+PERIOD = 600.0
+
+
+def known(*rates: float) -> Rates:
+    found = Rates(PERIOD)
+    found.absorb(np.arange(len(rates)), np.array(rates), 0.0)
+    return found
+
+
+def test_the_greatest_counts() -> None:
+    found = known(0.0, 5e6)
+    found.absorb(np.array([1, 0, 1, 0]), np.array([2e6, 1e6, 7e6, 3e6]), 1.0)
+    assert found.of(np.array([1, 0, 2])).tolist() == [7e6, 3e6, 0.0]
+
+
+def test_what_is_no_longer_seen_goes_after_two_periods_with_traffic() -> None:
+    found, row = known(8e6), np.array([0])
+    for now, expected in ((PERIOD, 8e6), (1.5 * PERIOD, 8e6), (2.4 * PERIOD, 8e6), (2.6 * PERIOD, 2e6)):
+        found.absorb(row, np.array([2e6]), now)
+        assert found.of(row) == pytest.approx(expected), now
+
+
+def test_a_path_without_traffic_keeps_its_rate() -> None:
+    found, row = known(8e6), np.array([0])
+    found.absorb(row, np.array([0.0]), 100 * PERIOD)  # a connection that told none
+    assert found.of(row) == 8e6
+    found.absorb(row, np.array([1e6]), 101 * PERIOD)
+    assert found.of(row) == 8e6
+
+
+def test_another_path_begins_anew() -> None:
+    found = known(8e6, 3e6)
+    found.forget(np.array([0]))
+    assert found.of(np.arange(2)).tolist() == [0.0, 3e6]
+
+
+def test_rows_that_move_take_theirs_along() -> None:
+    found = known(1e6, 2e6, 3e6)
+    found.keep(np.array([0, 2]))
+    found.absorb(np.array([2]), np.array([9e6]), 1.0)
+    assert found.of(np.arange(4)).tolist() == [1e6, 3e6, 9e6, 0.0]
+
+
+def test_they_outlive_the_process() -> None:
+    sections = known(1e6, 2e6, 3e6).dump(np.array([2, 0]))
+    found = Rates(PERIOD)
+    found.load(sections, np.array([4, -1]))
+    assert found.of(np.arange(5)).tolist() == [0.0, 0.0, 0.0, 0.0, 3e6]
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        np.array([1.0, 2.0]),
+        np.ones((2, 2), np.float32),
+        np.ones(3, np.float32),
+        np.array([np.nan, np.inf], np.float32),
+        np.array([-1.0, 1e30], np.float32),
+    ],
+)
+def test_what_cannot_be_is_ignored(rate: np.ndarray) -> None:
+    found = Rates(PERIOD)
+    found.load({"rates": Section({}, {"rate": rate})}, np.arange(2))
+    found.load({"rates": Section({}, {})}, np.arange(2))
+    found.load({}, np.arange(2))
+    assert found.of(np.arange(2)).tolist() == [0.0, 0.0]
