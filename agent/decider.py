@@ -27,7 +27,7 @@ __all__ = ["MOST_DECIDED", "Decider"]
 
 _FAR_DOWN = 2  # steps of the ladder
 # Rows with news that are decided in one step, so that none takes long. The others keep their news.
-MOST_DECIDED = 25_000
+MOST_DECIDED = 20_000
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,7 @@ class Networks:
         Paths that have only their group in common say nothing of each other: 0.
         """
         known = np.zeros(len(self), np.float32)
-        rows = np.arange(self.groups, len(self._store))
-        np.maximum.at(known, self.parents()[rows], self._store.rates.of(rows))
+        np.maximum.at(known, self.parents(), self._store.rates.of(np.arange(len(self._store), dtype=np.int32)))
         known[: self.groups] = 0.0
         found: Array = known[networks]
         return found

@@ -23,40 +23,40 @@ _MOST = float((1 << 32) - 2)  # bytes a second; bpf/consts.h RATE_MAX
 class Rates:
     """Bytes a second by row of the evidence; 0 where nothing was seen.
 
-    A rate is the greatest of this period and of the one before, so what was true once does not stay for ever.
+    A rate is the greatest of the present period and of the last one before that had any, so what was true once does not
+    stay for ever.
     """
 
     def __init__(self, period: float) -> None:
-        """A `period` takes so many seconds, and at least one sample."""
+        """A `period` takes so many seconds."""
         self.period = period
-        self._rates = np.zeros((0, 2), np.float32)  # this period's, and the one's before
-        self._began = np.zeros(0)
+        self._now, self._before = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        self._began = -np.inf
 
     def of(self, rows: Array) -> Array:
         """Of some rows, (rows,)."""
         self._grow(int(rows.max(initial=-1)) + 1)
-        greatest: Array = self._rates[rows].max(axis=1)
+        greatest: Array = np.maximum(self._now[rows], self._before[rows])
         return greatest
 
     def absorb(self, rows: Array, rates: Array, now: float) -> None:
         """Takes in samples, (samples,), of `rows`."""
         self._grow(int(rows.max(initial=-1)) + 1)
-        some = rates > 0
-        rows, rates = rows[some], rates[some]
-        over = np.unique(rows[now - self._began[rows] > self.period])
-        self._rates[over, 1], self._rates[over, 0] = self._rates[over, 0], 0.0
-        self._began[over] = now
-        np.maximum.at(self._rates[:, 0], rows, rates.astype(np.float32))
+        if now - self._began > self.period:
+            self._began = now
+            np.copyto(self._before, self._now, where=self._now > 0)
+            self._now[:] = 0.0
+        np.maximum.at(self._now, rows, rates.astype(np.float32))
 
     def forget(self, rows: Array) -> None:
         """For paths that became others."""
         self._grow(int(rows.max(initial=-1)) + 1)
-        self._rates[rows] = 0.0
+        self._now[rows] = self._before[rows] = 0.0
 
     def keep(self, kept: Array) -> None:
         """Only these rows are left, in their new order."""
         self._grow(int(kept.max(initial=-1)) + 1)
-        self._rates, self._began = self._rates[kept], self._began[kept]
+        self._now, self._before = self._now[kept], self._before[kept]
 
     def dump(self, rows: Array) -> dict[str, Section]:
         """What outlives the process, for these rows."""
@@ -69,12 +69,11 @@ class Rates:
             return
         self._grow(int(rows.max(initial=-1)) + 1)
         sound = (rows >= 0) & (rate >= 0) & (rate <= _MOST)
-        self._rates[rows[sound], 1] = rate[sound]
+        self._before[rows[sound]] = rate[sound]
 
     def _grow(self, length: int) -> None:
-        more = length - len(self._began)
-        if more > 0:
-            more = max(more, len(self._began) // 4)
-            self._rates = np.concatenate([self._rates, np.zeros((more, 2), np.float32)])
-            # The first sample of a row begins its first period.
-            self._began = np.concatenate([self._began, np.full(more, -np.inf)])
+        known = len(self._now)
+        if length > known:
+            old = self._now, self._before
+            self._now, self._before = np.zeros((2, max(length, known + known // 4)), np.float32)
+            self._now[:known], self._before[:known] = old

@@ -70,8 +70,10 @@ def fields_of(rows: Array, direction: str) -> Array:
     fields[:, Field.FIRST_WINDOW_SEGMENTS] = rows["first_window_segments"]
     fields[:, Field.FIRST_WINDOW_LOSSES] = rows["first_window_losses"]
     fields[:, Field.FIRST_WINDOW_LOSSY] = rows["first_window_lossy"]
-    fields[:, Field.RTT] = rows["rtt_us"]
-    fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
-    fields[:, Field.RECEIVED_SEGMENTS] = rows["received_segments"]
-    fields[:, Field.ACKS] = rows["pure_acks"].astype(np.float64) - rows["thinned_acks"]
+    if direction == "sent":
+        fields[:, Field.RTT] = rows["rtt_us"]
+        fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
+    else:
+        fields[:, Field.RECEIVED_SEGMENTS] = rows["received_segments"]
+        fields[:, Field.ACKS] = rows["pure_acks"].astype(np.float64) - rows["thinned_acks"]
     return fields

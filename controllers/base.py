@@ -46,8 +46,9 @@ class Field(IntEnum):
     FIRST_WINDOW_LOSSY = 12  # connections with at least one
     RTT = 13  # microseconds, summed over rounds
     BASE_RTT = 14  # the least RTT of the path then, summed over the same rounds
-    RECEIVED_SEGMENTS = 15  # with data
-    ACKS = 16  # segments without data that left
+    # The ACK policy's evidence is about what is received. It knows no RTT, and has these in its place: fields are memory.
+    RECEIVED_SEGMENTS = 13  # with data
+    ACKS = 14  # segments without data that left
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,15 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def kernel(lab: Lab) -> Iterator[Kernel]:
-    """Attached to the server's cgroup, with arms 40 segments, bbr and an ACK delay, and no holdout."""
+    """Attached to the server's cgroup, with arms 40 segments, bbr, paced, bbr paced, and an ACK delay, and no holdout."""
     kernel = Kernel(Loader({"POLICY_ENTRIES": 100, "ROW_ENTRIES": 1024, "HONOURED_ENTRIES": 16}).finish())
     arms = np.zeros(3 * ARMS, kernel.arm)
     arms["value"][WINDOW * ARMS + 1] = 40
     arms["value"][WINDOW * ARMS + 2] = 60_000
     arms["congestion"][CONGESTION * ARMS + 1] = b"bbr"
     arms["congestion"][CONGESTION * ARMS + 2] = b"no_such_thing"
+    arms["value"][CONGESTION * ARMS + 3 : CONGESTION * ARMS + 5] = constants()["ARM_PACED"]
+    arms["congestion"][CONGESTION * ARMS + 4] = b"bbr"
     arms["value"][ACK * ARMS + 1] = 4
     kernel.publish_arms(arms)
     kernel.control(initial_window_max=80, ack_delay_min_us=8001, host_congestion=b"cubic")
@@ -60,7 +62,7 @@ def lease(kernel: Kernel, seconds: float) -> None:
 
 def policy(
     kernel: Kernel, network: IPv4Network | IPv6Network, *,
-    excluded: bool = False, holdout: int = 0, **arms: int,
+    excluded: bool = False, holdout: int = 0, rate: int = 0, **arms: int,
 ) -> None:  # fmt: skip
     """One policy that always draws the arms named."""
     bits = network.prefixlen + (96 if network.version == 4 else 0)
@@ -68,7 +70,7 @@ def policy(
     key["bits"], key["address"] = bits, np.frombuffer(packed(network.network_address), np.uint32)
     value = np.zeros(1, kernel.policy)
     value["path_bits"], value["excluded"] = max(bits, 96 + 24 if network.version == 4 else 48), excluded
-    value["holdout"] = holdout
+    value["holdout"], value["rate"] = holdout, rate
     for dimension, name in enumerate(("window", "congestion", "ack")):
         value["upto"][0, dimension * ARMS + arms.get(name, 0) : (dimension + 1) * ARMS] = ALWAYS
     kernel.publish(key, value)
@@ -149,6 +151,55 @@ def test_an_algorithm_the_kernel_lacks_is_counted_and_not_compared(lab: Lab, ker
     assert kernel.counters()["failed_congestion"] == 5
     keys, _ = rows(kernel)
     assert keys["arms"].tolist() == [[0, constants()["ARM_NONE"], 0]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "set_to"), [(1_500_000, 1_500_000), (1, constants()["RATE_MIN"]), (2**32 - 1, constants()["RATE_MAX"])]
+)
+def test_a_paced_connection_has_the_rate_within_its_bounds(
+    lab: Lab, kernel: Kernel, asked: int, set_to: int
+) -> None:
+    for arm, algorithm in ((3, "cubic"), (4, "bbr")):
+        policy(kernel, ip_network("10.77.0.0/16"), congestion=arm, rate=asked)
+        [state] = states(lab, count=1)
+        assert (state["congestion"], state["tcp_info"]["max_pacing_rate"]) == (algorithm, set_to)
+    counters = kernel.counters()
+    assert (counters["set_rate"], counters["set_congestion"], counters["failed_rate"]) == (2, 1, 0)
+    keys, _ = rows(kernel)
+    assert sorted(keys["arms"][:, CONGESTION].tolist()) == [3, 4]
+
+
+def test_without_a_known_rate_nothing_is_paced_nor_compared(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=4)
+    assert congestion(lab) == {"cubic"}
+    assert kernel.counters()["set_rate"] == 0
+    keys, _ = rows(kernel)
+    assert keys["arms"].tolist() == [[0, constants()["ARM_NONE"], 0]]
+
+
+def test_an_applications_own_rate_stands(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=4, rate=1_000_000)
+    try:
+        # on the listener, inherited by what it accepts; then on every accepted socket, after ours
+        for options, left in (
+            (ServerOptions(listener={"max_pacing_rate": 3_000_000}), 5),
+            (ServerOptions(accepted={"max_pacing_rate": 3_000_000}), 0),
+        ):
+            lab.listen(options)
+            before = kernel.counters()["left_own_rate"]
+            found = {(state["congestion"], state["tcp_info"]["max_pacing_rate"]) for state in states(lab)}
+            assert found == {("cubic" if left else "bbr", 3_000_000)}
+            assert kernel.counters()["left_own_rate"] - before == left
+    finally:
+        lab.listen(ServerOptions())
+
+
+def test_the_rate_that_is_seen_is_the_paths(lab: Lab, kernel: Kernel) -> None:
+    """100 Mb/s are 12.07 MB of data a second in segments of 1,448 bytes and packets of 1,500."""
+    policy(kernel, ip_network("10.77.0.0/16"))
+    lab.fetch("path", size=20_000_000)
+    _, values = rows(kernel)
+    assert 0.9 * 12.07e6 < float(values["rate"].max()) < 1.1 * 12.07e6
 
 
 def test_a_lapsed_lease_means_the_kernels_defaults(lab: Lab, kernel: Kernel) -> None:

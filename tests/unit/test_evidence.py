@@ -179,17 +179,22 @@ def test_acks_that_were_dropped_did_not_leave() -> None:
     assert fields_of(rows_of(1, pure_acks=50, thinned_acks=35), "received")[0, Field.ACKS] == 15
 
 
-def test_every_other_field_is_a_field_of_the_row() -> None:
-    sources = {
+@pytest.mark.parametrize(
+    ("direction", "own"),
+    [
+        ("sent", {Field.RTT: "rtt_us", Field.BASE_RTT: "base_rtt_us"}),
+        ("received", {Field.RECEIVED_SEGMENTS: "received_segments", Field.ACKS: "pure_acks"}),
+    ],
+)
+def test_every_other_field_is_a_field_of_the_row(direction: str, own: dict[Field, str]) -> None:
+    sources = own | {
         Field.CLOSED: "closed", Field.SEGMENTS: "sent_segments", Field.RETRANSMITTED: "retransmitted_segments",
         Field.FIRST_WINDOWS: "first_windows", Field.FIRST_WINDOW_SEGMENTS: "first_window_segments",
         Field.FIRST_WINDOW_LOSSES: "first_window_losses", Field.FIRST_WINDOW_LOSSY: "first_window_lossy",
-        Field.RTT: "rtt_us", Field.BASE_RTT: "base_rtt_us", Field.RECEIVED_SEGMENTS: "received_segments",
-        Field.ACKS: "pure_acks",
     }  # fmt: skip
     assert set(sources) | set(range(Field.CLOSED)) == set(Field)
     for number, (field, name) in enumerate(sources.items(), 101):
-        found = fields_of(rows_of(1, **{name: number}), "sent")[0]
+        found = fields_of(rows_of(1, **{name: number}), direction)[0]
         assert found[field] == number
         assert np.count_nonzero(found) == 1
 
