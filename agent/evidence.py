@@ -131,6 +131,11 @@ class EvidenceStore:
         result: Array = self._sums[rows, self.holdout_slot]
         return result
 
+    def untuned(self, rows: Array) -> Array:
+        """The sums of connections of some rows with the kernel's own algorithm, the holdout's too, (rows, fields)."""
+        result: Array = self._sums[rows, self._offsets[self._congestion]] + self._sums[rows, self.holdout_slot]
+        return result
+
     def age(self, now: float, rows: Array | None = None) -> None:
         """Lets the sums of `rows`, or all, fade to what they are worth at `now` (seconds, monotonic)."""
         for some in chunks(np.arange(self._length) if rows is None else rows):

@@ -13,6 +13,7 @@ from agent.networks import Networks
 from agent.rules import Rule
 from agent.sums import chunks
 from controllers import Decision
+from controllers.short import short_ones_tell
 
 __all__ = ["STEPS", "Publisher", "cumulative"]
 
@@ -22,6 +23,7 @@ STEPS = 256
 _LEAST = 1.0 / 16  # steps
 _FULL = 65535
 _TOLERANCE = 0.01
+_SHORTEST = 1  # segments: what is longer can lose one of several
 _RATE_STEP = 0.01  # relative: what moves by less is not worth a write
 
 
@@ -93,6 +95,7 @@ class Publisher:
         identity = store.identity[rows]
         policies = self._policies(decisions, rows, store.rates.of(rows))
         policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
+        policies["transfer_min"] = _SHORTEST * short_ones_tell(store.untuned(rows))
         policies["holdout"] = np.round(holdout[0][paths] * _FULL)
         changed = self._of_rows.put(rows, policies, self._keys(identity["address"], identity["bits"]))
 

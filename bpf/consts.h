@@ -62,7 +62,8 @@
 /* A gap between two signs of life longer than two round trips and this is a pause, not a slow network:
  * 50 ms is above the usual delayed ACK of 40 ms. */
 #define PAUSE_SLACK_US 50000
-/* Shorter transfers end within the default's first window and say nothing about any arm. */
+/* Shorter transfers end within the default's first window and say nothing about any window; about algorithms neither,
+ * unless even these get lost: where most are that short a policy may ask for them. */
 #define TRANSFER_MIN_SEGMENTS INITIAL_WINDOW_KERNEL
 /* A long transfer is told in pieces, the first so long and each four times as long as the one before: what goes on for
  * minutes is known after seconds, and one connection does not outvote many. Up to 1 GiB a piece. */

@@ -48,6 +48,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     /* Where both ends connected, the kernel calls both passive; but their SYNs were acknowledged. */
     connection->syn_acknowledged = side == SIDE_ACTIVE || skops->bytes_acked;
     connection->key.side = connection->syn_acknowledged ? SIDE_ACTIVE : SIDE_PASSIVE;
+    connection->transfer_min = policy->transfer_min;
     connection->observed = 1;
 
     apply(skops, settings, policy, connection, now);

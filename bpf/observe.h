@@ -10,7 +10,8 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
 {
     u64 total = sent_bytes(skops, connection);
     u64 bytes = total - connection->transfer_base_bytes;
-    u64 least = connection->pieces ? PIECE_BYTES / 4 : (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache;
+    u64 segments = connection->transfer_min ? connection->transfer_min : TRANSFER_MIN_SEGMENTS;
+    u64 least = connection->pieces ? PIECE_BYTES / 4 : segments * skops->mss_cache;
 
     connection->transfer_base_bytes = total;
     if (bytes > least)

@@ -15,7 +15,7 @@ struct policy {
     u8 excluded;
     u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
     u16 holdout; /* share of the connections in 1/65536 */
-    u16 reserved;
+    u16 transfer_min; /* segments; longer transfers tell arms apart; 0: TRANSFER_MIN_SEGMENTS */
     u32 rate; /* bytes a second that the path was seen to deliver: no paced connection sends faster; 0: not known */
 };
 
@@ -175,7 +175,8 @@ struct connection {
     u32 flushed_retransmitted;
     u32 flushed_pure_acks;
     u32 first_window_end; /* sequence number */
-    u32 first_window;     /* segments */
+    u16 first_window;     /* segments */
+    u16 transfer_min;     /* of the policy */
     u32 first_window_losses;
     u32 handshake_retransmitted; /* SYN-ACKs, which the kernel counts with the data */
     u32 received_in_fin_wait2;   /* low half of the bytes received when it began */

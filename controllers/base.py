@@ -46,7 +46,7 @@ class Field(IntEnum):
     FIRST_WINDOW_LOSSY = 12  # connections with at least one
     RTT = 13  # microseconds, summed over rounds
     BASE_RTT = 14  # the least RTT of the path then, summed over the same rounds
-    # The ACK policy's evidence is about what is received. It knows no RTT, and has these in its place: fields are memory.
+    # The ACK policy's evidence is about what is received: it knows no RTT, and has these in its place, to save memory.
     RECEIVED_SEGMENTS = 13  # with data
     ACKS = 14  # segments without data that left
 

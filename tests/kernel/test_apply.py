@@ -38,7 +38,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def kernel(lab: Lab) -> Iterator[Kernel]:
-    """Attached to the server's cgroup, with arms 40 segments, bbr, paced, bbr paced, and an ACK delay, and no holdout."""
+    """Attached to the server's cgroup, with arms 40 segments, bbr, paced, bbr-paced and an ACK delay; no holdout."""
     kernel = Kernel(Loader({"POLICY_ENTRIES": 100, "ROW_ENTRIES": 1024, "HONOURED_ENTRIES": 16}).finish())
     arms = np.zeros(3 * ARMS, kernel.arm)
     arms["value"][WINDOW * ARMS + 1] = 40
@@ -62,7 +62,7 @@ def lease(kernel: Kernel, seconds: float) -> None:
 
 def policy(
     kernel: Kernel, network: IPv4Network | IPv6Network, *,
-    excluded: bool = False, holdout: int = 0, rate: int = 0, **arms: int,
+    excluded: bool = False, holdout: int = 0, rate: int = 0, transfer_min: int = 0, **arms: int,
 ) -> None:  # fmt: skip
     """One policy that always draws the arms named."""
     bits = network.prefixlen + (96 if network.version == 4 else 0)
@@ -70,7 +70,7 @@ def policy(
     key["bits"], key["address"] = bits, np.frombuffer(packed(network.network_address), np.uint32)
     value = np.zeros(1, kernel.policy)
     value["path_bits"], value["excluded"] = max(bits, 96 + 24 if network.version == 4 else 48), excluded
-    value["holdout"], value["rate"] = holdout, rate
+    value["holdout"], value["rate"], value["transfer_min"] = holdout, rate, transfer_min
     for dimension, name in enumerate(("window", "congestion", "ack")):
         value["upto"][0, dimension * ARMS + arms.get(name, 0) : (dimension + 1) * ARMS] = ALWAYS
     kernel.publish(key, value)
@@ -200,6 +200,17 @@ def test_the_rate_that_is_seen_is_the_paths(lab: Lab, kernel: Kernel) -> None:
     lab.fetch("path", size=20_000_000)
     _, values = rows(kernel)
     assert 0.9 * 12.07e6 < float(values["rate"].max()) < 1.1 * 12.07e6
+
+
+@pytest.mark.parametrize(("least", "counted"), [(0, 0), (1, 5), (6, 5), (7, 0)])
+def test_short_transfers_count_where_a_policy_asks_for_them(
+    lab: Lab, kernel: Kernel, least: int, counted: int
+) -> None:
+    """10 KB are six segments and 1,312 bytes."""
+    policy(kernel, ip_network("10.77.0.0/16"), transfer_min=least)
+    lab.fetch("path", size=10_000, count=5)
+    _, values = rows(kernel)
+    assert values["sent"]["count"].tolist() == [counted]
 
 
 def test_a_lapsed_lease_means_the_kernels_defaults(lab: Lab, kernel: Kernel) -> None:

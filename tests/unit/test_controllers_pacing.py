@@ -1,4 +1,4 @@
-"""Paced variants of algorithms: tried where segments get lost, for the fastest algorithm alone, and judged as any arm."""
+"""Paced variants: tried where segments get lost, for the fastest algorithm alone, and judged as any arm."""
 
 from __future__ import annotations
 
