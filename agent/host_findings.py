@@ -97,6 +97,10 @@ def _congestion(config: Config) -> Iterator[Finding]:
 def _measures(_config: Config) -> Iterator[Finding]:
     """What later kernels tell or let do; the version decides where only a running program could ask."""
     for name, since, there, missing in (
+        (
+            "pacing", (6, 1), "algorithms may be held to a path's rate",
+            "algorithms are not paced: the kernel hides a rate that an application set",
+        ),
         ("RTT samples", (6, 10), "single round trips are measured", "the smoothed RTT stands in for single ones"),
         (
             "callbacks on open connections", (6, 12), "with CAP_PERFMON, connections older than the agent are counted",
