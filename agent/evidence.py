@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agent.bpf_source import constants
-from agent.dimensions import ACK, CONGESTION, INITIAL_WINDOW, Dimension
+from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension
 from agent.libbpf import Array
 from agent.rates import Rates
 from agent.sums import MOST_WEIGHT, chunks, fade, fields_of
@@ -164,7 +164,7 @@ class EvidenceStore:
         paths, changed = self._rows_of(keys, now)
         self.age(now, changed[now - self._aged[changed] > _STALE * self.half_life])
         self._news[changed] = True
-        sent, received = fields_of(rows, "sent"), fields_of(rows, "received")
+        sent = fields_of(rows)
         treated = keys["treatment"] == limits["TREATMENT_APPLIED"]
         self._notice_changes(paths[treated], keys["arms"][treated], sent[treated])
         side = np.where(treated, self.treated_slot, self.holdout_slot)
@@ -175,8 +175,8 @@ class EvidenceStore:
             drawn = (treated | self._dry_run) & (arm < len(dimension.arms))
             if dimension.name == INITIAL_WINDOW:
                 drawn &= self._judged(paths, keys["arms"])
-            fields = received if dimension.name == ACK else sent
-            self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields[drawn])
+            fields = fields_of(rows[drawn], dimension.name)
+            self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields)
         return Samples(paths, treated, sent)
 
     def _judged(self, paths: Array, arms: Array) -> Array:

@@ -17,10 +17,11 @@ from agent.libbpf import Array
 from agent.rules import Rule, governing, masked
 from agent.section import Section
 from controllers import Field
+from controllers.base import ARM_DEFAULT
 
 __all__ = ["MOST_CELLS", "Learnt", "gather", "restore", "worth_keeping"]
 
-# Arms of paths that have evidence: 74 bytes each, so 150 MB at most; 100,000 busy paths have 1.5 million.
+# Arms of paths that have evidence: 62 bytes each, so 124 MB at most; 100,000 busy paths have 1.5 million.
 MOST_CELLS = 2_000_000
 
 
@@ -134,9 +135,11 @@ def restore(
 
 def _slot_names(dimensions: Sequence[Dimension], host_congestion: str) -> tuple[str, ...]:
     """The slots of an EvidenceStore. The host's own algorithm goes by its name, for it may become an arm or cease to be
-    one; what is compared with the host's defaults is worth nothing under others."""
+    one, and so does its variant; what is compared with the host's defaults is worth nothing under others."""
     names = []
     for dimension in dimensions:
         default = against(dimension, host_congestion)
-        names += [f"{dimension.name}/{arm}" for arm in (default, *(arm.name for arm in dimension.arms[1:]))]
+        own = {arm.name: f"{default}-{arm.name}" for arm in dimension.arms if arm.variant_of == ARM_DEFAULT}
+        arms = (default, *(own.get(arm.name, arm.name) for arm in dimension.arms[1:]))
+        names += [f"{dimension.name}/{arm}" for arm in arms]
     return (*names, f"holdout/{host_congestion}", f"treated/{host_congestion}")

@@ -39,7 +39,7 @@ _LEAST_FACTOR = 0.125
 # No honest sum comes near: a year of RTTs in microseconds, over a million connections, is 3e19.
 _LARGEST = 1e20
 _COUNTS = ("TRANSFERS", "CLOSED", "SEGMENTS", "RETRANSMITTED", "FIRST_WINDOWS", "FIRST_WINDOW_SEGMENTS",
-           "FIRST_WINDOW_LOSSES", "FIRST_WINDOW_LOSSY", "RTT")  # fmt: skip
+           "FIRST_WINDOW_LOSSES", "RTT")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from agent.bpf_source import constants
+from agent.dimensions import ACK, INITIAL_WINDOW
 from agent.libbpf import Array
 from controllers import Field
 from controllers.base import LOG_CENTRE
@@ -48,9 +49,12 @@ def fade(
     sums[left < _NOTHING] = 0.0
 
 
-def fields_of(rows: Array, direction: str) -> Array:
-    """The evidence fields of drained rows, shape (rows, fields), of the transfers `sent` or `received`."""
-    transfers = rows[direction]
+def fields_of(rows: Array, dimension: str = "") -> Array:
+    """The evidence fields of drained rows, shape (rows, fields), as they are in a dimension's evidence.
+
+    The ACK policy's is about received transfers; all other evidence is about those sent, that of no dimension too.
+    """
+    transfers = rows["received" if dimension == ACK else "sent"]
     scale = float(1 << constants()["LOG_SHIFT"])
     count = transfers["count"].astype(np.float64)
     time, size = transfers["log_time"] / scale, transfers["log_bytes"] / scale
@@ -69,11 +73,12 @@ def fields_of(rows: Array, direction: str) -> Array:
     fields[:, Field.FIRST_WINDOWS] = rows["first_windows"]
     fields[:, Field.FIRST_WINDOW_SEGMENTS] = rows["first_window_segments"]
     fields[:, Field.FIRST_WINDOW_LOSSES] = rows["first_window_losses"]
-    fields[:, Field.FIRST_WINDOW_LOSSY] = rows["first_window_lossy"]
-    if direction == "sent":
-        fields[:, Field.RTT] = rows["rtt_us"]
-        fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
-    else:
+    if dimension == INITIAL_WINDOW:
+        fields[:, Field.FIRST_WINDOW_LOSSY] = rows["first_window_lossy"]
+    elif dimension == ACK:
         fields[:, Field.RECEIVED_SEGMENTS] = rows["received_segments"]
         fields[:, Field.ACKS] = rows["pure_acks"].astype(np.float64) - rows["thinned_acks"]
+    else:
+        fields[:, Field.RTT] = rows["rtt_us"]
+        fields[:, Field.BASE_RTT] = rows["base_rtt_us"]
     return fields

@@ -43,12 +43,14 @@ class Field(IntEnum):
     FIRST_WINDOWS = 9  # connections that filled their first window
     FIRST_WINDOW_SEGMENTS = 10
     FIRST_WINDOW_LOSSES = 11
+    RTT = 12  # microseconds, summed over rounds
+    BASE_RTT = 13  # the least RTT of the path then, summed over the same rounds
+    # No use is made of the RTT in two dimensions; to save memory, their evidence has something else in its place. The
+    # initial window's:
     FIRST_WINDOW_LOSSY = 12  # connections with at least one
-    RTT = 13  # microseconds, summed over rounds
-    BASE_RTT = 14  # the least RTT of the path then, summed over the same rounds
-    # The ACK policy's evidence is about what is received: it knows no RTT, and has these in its place, to save memory.
-    RECEIVED_SEGMENTS = 13  # with data
-    ACKS = 14  # segments without data that left
+    # The ACK policy's, which is about what is received:
+    RECEIVED_SEGMENTS = 12  # with data
+    ACKS = 13  # segments without data that left
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,8 @@ class Copies:
             one[..., Field.FIRST_WINDOW_LOSSY] = lost > 0
         else:
             lost = random.binomial(truth.segments, loss)
+            one[..., Field.RTT] = one[..., Field.BASE_RTT] = 1e5
         one[..., Field.SEGMENTS], one[..., Field.RETRANSMITTED] = truth.segments + lost, lost
-        one[..., Field.RTT] = one[..., Field.BASE_RTT] = 1e5
         rows = np.broadcast_to(np.arange(copies)[:, None], shape)
         added = np.zeros(self.sums.shape)
         np.add.at(added, (rows, arm), one)

@@ -167,7 +167,7 @@ def test_an_administrator_who_sets_the_congestion_control_wins(monkeypatch: pyte
 
     tuner.sample(time.monotonic())
     assert tuner.override is None
-    assert [arm.name for arm in tuner.dimensions[1].arms] == ["default", "bbr"]
+    assert [arm.name for arm in tuner.dimensions[1].arms] == ["default", "bbr", "paced", "bbr-paced"]
 
     clock(1e9 + 60)
     monkeypatch.setattr(features, "host_congestion", lambda: "reno")
@@ -195,4 +195,4 @@ def test_an_administrator_who_sets_the_congestion_control_wins(monkeypatch: pyte
     assert [arm.name for arm in tuner.dimensions[1].arms] == ["default"]
     tuner.reconfigure(CONFIG)
     assert tuner.override is None
-    assert [arm.name for arm in tuner.dimensions[1].arms] == ["default", "bbr"]
+    assert [arm.name for arm in tuner.dimensions[1].arms] == ["default", "bbr", "paced", "bbr-paced"]

@@ -37,7 +37,6 @@ def made_up(seed: int, *, least: int = 0) -> Floats:
     sums[..., Field.FIRST_WINDOW_LOSSY] = np.minimum(count, sums[..., Field.FIRST_WINDOW_LOSSES])
     sums[..., Field.SEGMENTS] = 70 * count
     sums[..., Field.RETRANSMITTED] = sums[..., Field.FIRST_WINDOW_LOSSES]
-    sums[..., Field.RTT], sums[..., Field.BASE_RTT] = 1.2 * count, count
     return sums
 
 

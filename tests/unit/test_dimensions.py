@@ -158,6 +158,8 @@ def test_the_kernel_gets_the_meaning_of_every_arm() -> None:
     assert said == {
         **{number: (window, b"") for number, window in enumerate((14, 20, 28, 40, 56, 80), 1)},
         ARMS + 1: (0, b"bbr"),
+        ARMS + 2: (1, b""),
+        ARMS + 3: (1, b"bbr"),
         2 * ARMS + 1: (4, b""),
     }
 

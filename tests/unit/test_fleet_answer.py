@@ -84,7 +84,7 @@ def test_a_good_answer() -> None:
     assert initial_window is None
     assert ack is None
     assert congestion is not None
-    assert congestion.shape == (len(GROUPS), 2, len(Total))
+    assert congestion.shape == (len(GROUPS), 4, len(Total))
     assert congestion[GROUPS.index("default"), 1].tolist() == [3, 30, 15, 8, 7, 0]
     assert congestion.sum() == 63
     assert parse(answer([]), WANTED, now=NOW) == ()

@@ -158,11 +158,11 @@ def test_the_hosts_own_algorithm_goes_by_its_name() -> None:
     rule = rules(Paths(), ("default",))
     address = np.frombuffer(packed(ip_network("203.0.113.0/24").network_address), np.uint8).reshape(1, 16)
     row = stores[0].extend(address, np.array([120]), np.array([0]), np.array([NOW]))
-    sums = np.ones((stores[0].sums.shape[1], len(Field)), np.float32) * np.arange(1, 14)[:, None]
-    stores[0].fill(row.repeat(13), np.arange(13), sums)
+    sums = np.ones((stores[0].sums.shape[1], len(Field)), np.float32) * np.arange(1, 16)[:, None]
+    stores[0].fill(row.repeat(15), np.arange(15), sums)
     restore(gathered(stores[0], NOW), stores[1], ("default",), rule, "bbr", now=NOW)
     before, after = (store.of(1)[Field.CLOSED][1].tolist() for store in stores)
-    assert after == before[::-1]
+    assert after == [before[1], before[0], before[3], before[2]]
     sides = stores[1].sums[1, [stores[1].holdout_slot, stores[1].treated_slot]]
     assert (sides == 0).all()  # compared with cubic as the default
 
@@ -398,7 +398,7 @@ def test_a_hundred_thousand_busy_paths(tmp_path: Path) -> None:
     restoring = time.perf_counter() - began - saving - loading
     print(f"gather {fastest:.3f} s, save {saving:.3f} s, load {loading:.3f} s, restore {restoring:.3f} s; {size:,} B")
     assert other.sums.sum(dtype=np.float64) == pytest.approx(store.sums.sum(dtype=np.float64))
-    assert size < 100e6
+    assert size < 110e6
     assert fastest < 1.0  # 0.06 s were measured; the margin is for a busy machine
 
 
@@ -417,10 +417,10 @@ def test_paths_without_evidence_are_kept_if_somebody_needs_them() -> None:
 def test_the_file_is_bounded_and_the_busiest_paths_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # Row, slot and sums of every cell, and a million paths.
     assert MOST_CELLS * (6 + 4 * len(Field)) + 25 * 1_000_000 < state._MOST_BYTES
-    monkeypatch.setattr("agent.learnt.MOST_CELLS", 130)
+    monkeypatch.setattr("agent.learnt.MOST_CELLS", 150)
     learnt = gathered(busy_store(50), 1e6)
     assert learnt.paths == 10
-    assert len(learnt.row) == 130
+    assert len(learnt.row) == 150
     assert learnt.address[:, 14].tolist() == list(range(40, 50))
 
 

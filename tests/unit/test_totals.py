@@ -61,7 +61,7 @@ def test_transfers_by_arm_of_those_that_were_treated() -> None:
     totals.absorb(keys, rows, NOW)
     windows, congestion, ack = (sums[0] for sums in totals.by_arm)
     assert windows.tolist() == [[0, 0, 0], [0, 0, 0], [3, 2000, 1], *[[0, 0, 0]] * 4]
-    assert congestion.tolist() == [[0, 0, 0], [1, 1000, 0.5]]
+    assert congestion.tolist() == [[0, 0, 0], [1, 1000, 0.5], [0, 0, 0], [0, 0, 0]]
     assert ack.tolist() == [[7, 70, 7], [7, 70, 7]]
     assert [sums[1:].any() for sums in totals.by_arm] == [False] * 3
     keys["group"] = [2, 1, 0, 0]
