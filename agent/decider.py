@@ -55,6 +55,7 @@ class Decider:
         self._store = store
         self._networks = networks
         self._guarding = guarding
+        self._windows = [dimension.name for dimension in dimensions].index(INITIAL_WINDOW)
         self.failures = failures
         self._next = 0
         self.forget()
@@ -146,8 +147,9 @@ class Decider:
         lesson = self._networks.lesson(number, due.networks)
         for some in chunks(rows):
             evidence = Evidence(
-                arms, self._store.part(number, some), holdout=self._store.holdout(some), rate=self._store.rates.of(some)
-            )
+                arms, self._store.part(number, some), holdout=self._store.holdout(some),
+                rate=self._store.rates.of(some), exploring=self._rows[self._windows].learning[some],
+            )  # fmt: skip
             measure = law.measure(evidence)
             if measure is not None:
                 own = statistics(measure)

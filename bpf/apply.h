@@ -57,7 +57,7 @@ static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const
 /* Sends no faster than the path was seen to deliver. Returns whether that was ours to set, and worked. */
 static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct policy *policy)
 {
-    u32 rate = policy->rate;
+    u64 rate = policy->rate;
 
     if (!rate)
         return 0;
@@ -65,6 +65,8 @@ static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct p
         count(COUNTER_LEFT_OWN_RATE);
         return 0;
     }
+    if (bpf_get_prandom_u32() % RATE_PROBES == 0)
+        rate += rate / RATE_PROBE_MORE;
     if (rate < RATE_MIN)
         rate = RATE_MIN;
     if (rate > RATE_MAX)

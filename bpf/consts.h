@@ -35,6 +35,10 @@
 #define ARM_PACED 1
 #define RATE_MIN 32000
 #define RATE_MAX 4294967294
+/* One paced connection in so many may send by a quarter faster: the path may have become faster, or was never asked for
+ * all it has. */
+#define RATE_PROBES 8
+#define RATE_PROBE_MORE 4
 /* net/ipv4/tcp.h TCP_INIT_CWND: another value at establishment means a route or a lost SYN set it. */
 #define INITIAL_WINDOW_KERNEL 10
 

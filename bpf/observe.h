@@ -1,6 +1,39 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Observe: a connection's callbacks tell what it does; its transfers and its end go into the row of its path and arms. */
 
+/* The path delivers at least so fast. */
+static __always_inline void note_rate(struct connection *connection, u64 bytes, u64 interval_us)
+{
+    u64 rate;
+
+    if (!interval_us)
+        return;
+    rate = bytes * 1000000 / interval_us;
+    if (rate > RATE_MAX)
+        rate = RATE_MAX;
+    if (rate > connection->rate)
+        connection->rate = rate;
+}
+
+/* The kernel's own estimate (net/ipv4/tcp_rate.c): what was acknowledged in a round trip, which is never taken to be
+ * shorter than it took to send, so that ACKs in a bunch do not make it more. */
+static __always_inline void note_round_rate(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    note_rate(connection, (u64)skops->rate_delivered * skops->mss_cache, skops->rate_interval_us);
+}
+
+/* A short transfer ends before a round trip could tell: there it is what was acknowledged once the first byte was. Where
+ * all of it left as one burst that says nothing. Nor does a later piece of a long one: what was lost before it began is
+ * acknowledged in it. */
+static __always_inline void note_transfer_rate(struct bpf_sock_ops *skops, struct connection *connection, u64 bytes)
+{
+    u64 took_us = (connection->event_ns - connection->transfer_began_ns) / 1000;
+    u64 first_us = skops->rtt_min;
+
+    if (!connection->pieces && took_us > first_us && bytes > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
+        note_rate(connection, bytes, took_us - first_us);
+}
+
 /* A transfer, or a piece of it, is over: from its begin to the last sign of life, if it was long enough to tell arms
  * apart. What is left after pieces may be too little for that.
  * One that was cut, by the peer as a rule, lasted as long as somebody's patience under any arm, and its size is what the
@@ -14,9 +47,11 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
     u64 least = connection->pieces ? PIECE_BYTES / 4 : segments * skops->mss_cache;
 
     connection->transfer_base_bytes = total;
-    if (bytes > least)
-        add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000,
-                     cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
+    if (bytes <= least)
+        return;
+    note_transfer_rate(skops, connection, bytes);
+    add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000,
+                 cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 
 /* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it.
@@ -66,22 +101,6 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
 
-/* The kernel's own estimate (net/ipv4/tcp_rate.c): what a round trip's data was acknowledged in, never less than it took
- * to send, so that ACKs in a bunch do not make it larger; where the application paused it is left as it was. */
-static __always_inline void note_rate(struct bpf_sock_ops *skops, struct connection *connection)
-{
-    u64 interval_us = skops->rate_interval_us;
-    u64 rate;
-
-    if (!interval_us)
-        return;
-    rate = (u64)skops->rate_delivered * skops->mss_cache * 1000000 / interval_us;
-    if (rate > RATE_MAX)
-        rate = RATE_MAX;
-    if (rate > connection->rate)
-        connection->rate = rate;
-}
-
 static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
 {
     union stack_int group = {.word = pair(key->group, 0)};
@@ -120,7 +139,7 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
         connection->delivery_us += skops->rate_interval_us;
     }
     count_rtt(&connection->key, measured);
-    note_rate(skops, connection);
+    note_round_rate(skops, connection);
 
     ended = pause_before(connection, now, longest);
     piece = !ended && ends_piece(skops, connection);
@@ -218,7 +237,7 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
         /* In CLOSE_WAIT we may still send. */
         connection->sent_ended = new != STATE_CLOSE_WAIT;
         pause_before(connection, now, skops->srtt_us >> 3);
-        note_rate(skops, connection);
+        note_round_rate(skops, connection);
         /* A FIN that is not acknowledged is one sequence number; more of them are data that never arrived. */
         end_transfer(skops, connection, row, skops->snd_nxt - skops->snd_una > 1);
     }

@@ -85,8 +85,10 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     fastest = np.where(seen.any(axis=1), speed.argmax(axis=1), -1)
     nothing = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
+    # While small windows are all that was tried, the rate that was seen is theirs and not the path's.
+    early = np.zeros(len(evidence), np.bool_) if evidence.exploring is None else evidence.exploring
     for algorithm, number in variants:
-        promising = (fastest == algorithm) | seen[:, number] | taught[:, number]
+        promising = seen[:, number] | (~early & ((fastest == algorithm) | taught[:, number]))
         # An unknown path may be as those that taught it.
         wanted = np.where(nothing, taught[:, number], lossy & promising)
         useless[:, number] = ~(wanted & (evidence.rate > 0))

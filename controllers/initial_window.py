@@ -141,7 +141,7 @@ class InitialWindowTrial:
         reason[idle & known] = INHERITED
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
-        return Decision(probabilities, chosen, reason, REASONS, limit, climbing)
+        return Decision(probabilities, chosen, reason, REASONS, limit, climbing | (~known & ~idle & (arms > 1)))
 
 
 def _as_the_holdout(evidence: Evidence) -> NDArray[np.bool_]:

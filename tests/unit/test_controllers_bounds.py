@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numbers
+from many_paths import reference
 
 from controllers import LAWS, Arm, Decision, Evidence, Field
 from controllers.base import Floats
@@ -108,13 +109,15 @@ def test_a_hundred_thousand_paths_are_decided_at_once(law: type, arms: int) -> N
     sums = random.gamma(2, 10, (100_000, 13, len(Field))).astype(np.float32)
     many = evidence(sums[:, :arms])  # a part of a larger array, as the agent has it
     fastest = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
+    for _ in range(5):
+        times = reference()
+        began = time.process_time()
         decision = law().step(0.0, many)
-        fastest = min(fastest, time.perf_counter() - began)
+        took = 1000 * (time.process_time() - began)
+        fastest = min(fastest, 2 * took / (times + reference()))
     sound(decision, many)
-    # 45 to 140 ms were measured on two slow cores; this leaves room for a busy machine.
-    assert fastest < 0.75
+    print(f"{fastest:.1f} times the reference")  # 0.2 to 7 were measured
+    assert fastest < 12
 
 
 def test_likely_best_is_close_to_the_true_probability() -> None:

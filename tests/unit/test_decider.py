@@ -143,9 +143,9 @@ def test_a_hundred_thousand_paths_take_little_time_and_memory() -> None:
     script = Path(many_paths.__file__)
     done = subprocess.run([sys.executable, str(script), "100000"], capture_output=True, check=True, text=True)
     figures = json.loads(done.stdout)
-    # Measured: 210 to 225 ms of processor time with news of all paths in all dimensions, of which a third are decided,
-    # 90 with news of a tenth, 70 without any (most of it the uplift of all); 147 MB, of which the guard has 26. The
-    # margin is for a machine with other work.
-    assert figures["all"] < 500
-    assert figures["tenth"] < 250
-    assert figures["memory"] < 170
+    print(figures)
+    # Measured: 3.2 and 2.4 times the reference, which is as slow as the machine is now; 139 to 143 MB, of which the
+    # guard has 26.
+    assert figures["all, times"] < 6
+    assert figures["tenth, times"] < 4.5
+    assert figures["memory"] < 150
