@@ -31,6 +31,7 @@ MOST_EXCESS = 0.1
 # Of the segments that were sent unpaced, and at least so many of them.
 LOSSY = 0.005
 LOST = 4.0
+LONG = 200.0  # segments of a connection on average: more than windows hold
 SEEN = 1.5  # transfers of an algorithm, a little faded, after which it may be the fastest
 
 
@@ -85,8 +86,9 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     fastest = np.where(seen.any(axis=1), speed.argmax(axis=1), -1)
     nothing = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
-    # While small windows are all that was tried, the rate that was seen is theirs and not the path's.
+    # While small windows are all that was tried, the rate of short transfers is theirs and not the path's.
     early = np.zeros(len(evidence), np.bool_) if evidence.exploring is None else evidence.exploring
+    early = early & (evidence[Field.SEGMENTS].sum(axis=1) < LONG * evidence[Field.CLOSED].sum(axis=1))
     for algorithm, number in variants:
         promising = seen[:, number] | (~early & ((fastest == algorithm) | taught[:, number]))
         # An unknown path may be as those that taught it.

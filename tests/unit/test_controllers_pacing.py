@@ -72,9 +72,12 @@ def test_one_that_was_tried_stays_though_another_algorithm_became_the_fastest() 
     assert PACED in offered(decide(sums_of([60, 60, 60, 0], [0, -0.1, -1, 0], [0.05, 0.05, 0.0, 0.0])))
 
 
-def test_nothing_new_is_paced_while_windows_are_tried() -> None:
+def test_nothing_new_is_paced_while_windows_are_tried_but_long_transfers() -> None:
     lossy = sums_of([9, 9, 0, 0], [0, -1, 0, 0], [0.05, 0.05, 0, 0])
     assert offered(decide(lossy, exploring=np.ones(1, np.bool_))) == [DEFAULT, BBR]
+    long = lossy.copy()
+    long[:, :, [Field.SEGMENTS, Field.RETRANSMITTED]] *= 10
+    assert offered(decide(long, exploring=np.ones(1, np.bool_))) == [DEFAULT, BBR, BBR_PACED]
     tried = sums_of([9, 9, 0, 9], [0, -1, 0, -1], [0.05, 0.05, 0, 0])
     assert BBR_PACED in offered(decide(tried, exploring=np.ones(1, np.bool_)))
 

@@ -60,7 +60,7 @@ WORKLOADS = {
         Workload("rate-changes", ALL, (100_000,), compared=18, change="rate"),
         Workload("queue-changes", ALL, (100_000,), compared=18, change="queue"),
         # On fast paths one at a time fills the emulator, so they wait for each other.
-        Workload("bulk", BULK, seconds=5.0, learning_seconds=1.5, rounds=8, learning=4, compared=2, patience=2.0),
+        Workload("bulk", BULK, seconds=5.0, learning_seconds=1.5, rounds=8, learning=4, compared=4, patience=2.0),
     )
 }
 
