@@ -16,6 +16,7 @@ from agent.lab.workload import Completion, Transfer
 
 LONG = PathSpec.symmetric("long", rate_mbps=50, delay_ms=50, queue_packets=400)
 SHORT = PathSpec.symmetric("short", rate_mbps=12, delay_ms=5, queue_packets=10)
+QUEUE = PathSpec.symmetric("queue", rate_mbps=12, delay_ms=30, queue_packets=20)
 LOSSY = PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=200, loss=0.01)
 
 
@@ -41,7 +42,8 @@ def test_a_window_for_each_path_behind_one_gateway(tmp_path: Path) -> None:
             )
 
         default_long, default_short = load(100, 300)
-        with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+        # Paced, more would fit into the short one's.
+        with RunningAgent(lab, configuration(lab, tmp_path, congestion={"pacing": False})) as agent:
             long, short = load(400, 400)
             windows = {path: agent.chosen(str(lab.address(path, 4)), "initial_window") for path in ("long", "short")}
     gain = median(seconds(long)) / median(seconds(default_long))
@@ -73,6 +75,25 @@ def test_the_right_algorithm_under_random_loss(tmp_path: Path) -> None:
     ratio = median(each.mbps for each in after) / median(each.mbps for each in default)
     print(f"goodput {ratio:.1f} times the default's, learnt from {learnt} transfers")
     assert ratio >= 2.0
+
+
+@pytest.mark.long
+def test_what_is_paced_fits_into_a_short_queue(tmp_path: Path) -> None:
+    """A third of the bandwidth-delay product: the default overflows it, and so do larger windows, unless paced."""
+    require_root()
+    with Lab([QUEUE]) as lab:
+        default = seconds(lab.fetch("queue", size=100_000, count=40))
+        with RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+            lab.fetch("queue", size=100_000, count=250)
+            tuned = seconds(lab.fetch("queue", size=100_000, count=60))
+            found = agent.explain(str(lab.address("queue", 4)))
+    holdout, treated = (side["retransmission"] for side in found["comparison"])
+    ratio = median(tuned) / median(default)
+    print(f"median {ratio:.2f}; retransmitted: {treated:.2%}, by the holdout {holdout:.2%}; {found['rate']:,} bytes/s")
+    assert ratio <= 0.6
+    assert treated <= holdout + 0.01
+    assert next(one["chosen"] for one in found["dimensions"] if one["name"] == "congestion").endswith("paced")
+    assert 0.6 * 1.45e6 < found["rate"] < 1.1 * 1.45e6  # 12 Mb/s, of which 1,448 bytes in 1,500 are data
 
 
 def test_nothing_is_slower_where_there_is_nothing_to_gain(tmp_path: Path) -> None:
