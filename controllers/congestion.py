@@ -83,7 +83,7 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     seen = measure.trials >= SEEN
     speed = np.where(seen, measure.utility + _cost(evidence), -np.inf)
     speed[:, [number for _, number in variants]] = -np.inf
-    fastest = np.where(seen.any(axis=1), speed.argmax(axis=1), -1)
+    fastest = np.where(seen[:, plain].all(axis=1), speed.argmax(axis=1), -1)
     nothing = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
     # While small windows are all that was tried, the rate of short transfers is theirs and not the path's.

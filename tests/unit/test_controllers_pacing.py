@@ -44,6 +44,10 @@ def test_the_fastest_algorithm_is_tried_paced_where_segments_get_lost() -> None:
     assert offered(decide(sums_of([9, 9, 0, 0], [-1, 0, 0, 0], [0.05, 0.05, 0, 0]))) == [DEFAULT, BBR, PACED]
 
 
+def test_nothing_is_paced_before_all_algorithms_were_seen() -> None:
+    assert offered(decide(sums_of([9, 1, 0, 0], [0, 0, 0, 0], [0.05, 0.05, 0, 0]))) == [DEFAULT, BBR]
+
+
 def test_nothing_is_paced_where_nothing_gets_lost_or_the_rate_is_not_known() -> None:
     clean, lossy = (sums_of([90, 90, 0, 0], [0, -1, 0, 0], [again] * 2 + [0, 0]) for again in (0.001, 0.05))
     assert offered(decide(clean)) == [DEFAULT, BBR]
