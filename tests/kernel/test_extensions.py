@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import tempfile
@@ -106,7 +107,11 @@ def capture(lab: Lab, port: int = PORT) -> Iterator[list[Segment]]:
             pass
         try:
             yield segments
-            time.sleep(0.3)
+            size = -1
+            for _ in range(10):  # until nothing comes any more: on a busy machine tcpdump is late
+                time.sleep(0.3)
+                if size == (size := os.fstat(recorded.fileno()).st_size):
+                    break
         finally:
             process.terminate()
             process.communicate(timeout=10)
