@@ -64,7 +64,8 @@ def paced_rates(dimensions: tuple[Dimension, ...], decisions: list[Decision], ro
     for dimension, decision in zip(dimensions, decisions, strict=True):
         if paced := [number for number, arm in enumerate(dimension.arms) if arm.variant_of is not None]:
             used = (decision.probabilities[rows][:, paced] > 0).any(axis=1) & (rates > 0)
-            steps = np.round(np.log(np.where(used, rates, 1.0)) / _RATE_STEP)
+            # 32 bits would round the greatest rate up, beyond what the kernel's field holds.
+            steps = np.round(np.log(np.where(used, rates, 1.0).astype(np.float64)) / _RATE_STEP)
             return np.where(used, np.minimum(np.exp(steps * _RATE_STEP), constants()["RATE_MAX"]), 0.0)
     return np.zeros(len(rows))
 

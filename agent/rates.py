@@ -1,8 +1,8 @@
 """How fast every path was seen to deliver: what paced connections are held to.
 
-The greatest rate that any connection had lately, as the kernel measures it (net/ipv4/tcp_rate.c). A connection alone
-may have had less than the path has, but none can have had more. It is never forgotten for want of traffic: a rate that
-has become too high only paces less.
+The greatest rate that any connection had lately (bpf/observe.h, note_rate). A connection alone may have had less than
+the path has, but none can have had more. It is never forgotten for want of traffic: a rate that has become too high
+only paces less.
 """
 
 from __future__ import annotations

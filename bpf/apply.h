@@ -97,6 +97,8 @@ static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const str
     __builtin_memcpy(name, chosen->congestion, sizeof(name));
     if (bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {
         count(COUNTER_FAILED_CONGESTION);
+        if (chosen->value == ARM_PACED)
+            set_rate(skops, RATE_UNLIMITED);
         return ARM_NONE;
     }
     count(COUNTER_SET_CONGESTION);

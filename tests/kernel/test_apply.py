@@ -48,6 +48,8 @@ def kernel(lab: Lab) -> Iterator[Kernel]:
     arms["congestion"][CONGESTION * ARMS + 2] = b"no_such_thing"
     arms["value"][CONGESTION * ARMS + 3 : CONGESTION * ARMS + 5] = constants()["ARM_PACED"]
     arms["congestion"][CONGESTION * ARMS + 4] = b"bbr"
+    arms["value"][CONGESTION * ARMS + 5] = constants()["ARM_PACED"]
+    arms["congestion"][CONGESTION * ARMS + 5] = b"no_such_thing"
     arms["value"][ACK * ARMS + 1] = 4
     kernel.publish_arms(arms)
     kernel.control(initial_window_max=80, ack_delay_min_us=8001, host_congestion=b"cubic")
@@ -182,6 +184,13 @@ def test_without_a_known_rate_nothing_is_paced_nor_compared(lab: Lab, kernel: Ke
     assert kernel.counters()["set_rate"] == 0
     keys, _ = rows(kernel)
     assert keys["arms"].tolist() == [[0, constants()["ARM_NONE"], 0]]
+
+
+def test_without_its_algorithm_an_arm_leaves_no_rate(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=5, rate=1_000_000)
+    [state] = states(lab, count=1)
+    assert (state["congestion"], state["tcp_info"]["max_pacing_rate"]) == ("cubic", 2**64 - 1)
+    assert kernel.counters()["failed_congestion"] == 1
 
 
 def test_an_applications_own_rate_stands(lab: Lab, kernel: Kernel) -> None:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as numbers
 
 from agent.bpf_source import constants
 from agent.config import Config, PathRule, Paths
-from agent.policy import STEPS, Publisher, cumulative
+from agent.policy import STEPS, Publisher, cumulative, paced_rates
 from agent.rules import packed
 from agent.tuner import Tuner
 from controllers import Decision
@@ -272,3 +272,17 @@ def test_a_law_that_talks_nonsense_leaves_the_kernel_its_defaults() -> None:
 def test_the_configuration_used_here_has_both_kinds_of_rules() -> None:
     networks = {rule.match[0]: rule.exclude for rule in CONFIG.paths.rules}
     assert networks == {ip_network("198.51.100.0/24"): False, ip_network("192.0.2.0/24"): True}
+
+
+def test_a_rate_is_told_where_something_is_paced_and_known() -> None:
+    tuner, _ = written()
+    absorb(tuner, "203.0.113.0/24")
+    tuner.decide(0)
+    decisions = [replace(one, probabilities=np.repeat(one.probabilities[:1], 4, axis=0)) for one in tuner.decisions]
+    decisions[1].probabilities[:] = [[0.5, 0, 0.5, 0], [0.5, 0.5, 0, 0], [0.5, 0, 0, 0.5], [0, 0, 1, 0]]
+    rates = np.array([1.5e6, 1.5e6, 0.0, constants()["RATE_MAX"]], np.float32)
+    found = paced_rates(tuner.dimensions, decisions, np.arange(4), rates)
+    assert found[0] == pytest.approx(1.5e6, rel=0.006)
+    assert found[1:3].tolist() == [0, 0]  # nothing is paced; the rate is not known
+    assert 0.99 * constants()["RATE_MAX"] < found[3] <= constants()["RATE_MAX"]
+    assert found.astype(np.uint32).tolist()[3] > 0
