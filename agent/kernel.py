@@ -112,11 +112,14 @@ class Kernel:
         """Deletes policies: their networks inherit from the next shorter prefix."""
         libbpf.delete_batch(self._maps["policies"].fd, keys)
 
-    def publish_extensions(self, sends: Array, algorithms: Array, honoured: Array, no_longer: Array) -> None:
-        """Writes what the options need (agent/extensions.py); `no_longer` are the networks honoured before."""
+    def publish_extensions(self, sends: Array, algorithms: Array, honoured: Array, before: Array) -> None:
+        """Writes what the options need (agent/extensions.py); `before` are the networks honoured until now.
+
+        A network of both is honoured all along: a reload refuses nobody.
+        """
         libbpf.update_batch(self._maps["sends"].fd, np.arange(len(sends), dtype=np.uint32), sends)
         libbpf.update_batch(self._maps["algorithms"].fd, np.arange(len(algorithms), dtype=np.uint32), algorithms)
-        libbpf.delete_batch(self._maps["honoured"].fd, no_longer)
+        libbpf.delete_batch(self._maps["honoured"].fd, np.setdiff1d(before, honoured))
         libbpf.update_batch(self._maps["honoured"].fd, honoured, np.ones(len(honoured), np.uint32))
 
     @property

@@ -6,8 +6,10 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 from running import require_root
 
+from agent import libbpf
 from agent.bpf_source import constants
+from agent.errors import KernelError
 from agent.kernel import Kernel
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
@@ -27,6 +31,7 @@ ARMS = constants()["ARMS"]
 WINDOW, CONGESTION, ACK = range(3)
 SIZE = 60_000
 ALWAYS = 65535
+TWO_NETWORKS = ("10.0.0.0/8", "192.168.0.0/16")
 RATE_MIN, RATE_MAX = constants()["RATE_MIN"], constants()["RATE_MAX"]
 
 
@@ -334,7 +339,6 @@ int other_ops(struct bpf_sock_ops *skops)
 
 
 def test_another_program_works_beside_ours(lab: Lab, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent import libbpf  # noqa: PLC0415
     from agent.bpf_source import FOLDER  # noqa: PLC0415
 
     monkeypatch.setenv("BCC_KERNEL_SOURCE", str(FOLDER / "stubs"))
@@ -357,6 +361,37 @@ def test_another_program_works_beside_ours(lab: Lab, kernel: Kernel, monkeypatch
     assert int(other[b"seen"][0].value) == 10
     for descriptor in (link, target):
         os.close(descriptor)
+
+
+def test_a_reload_refuses_nobody(kernel: Kernel) -> None:
+    """Networks that stay honoured are so at every moment of a reload, and one that goes is not any more."""
+    table = kernel._maps["honoured"].fd
+    both, stays = np.zeros(2, kernel.prefix_key), np.zeros(1, kernel.prefix_key)
+    both["bits"], stays["bits"] = [104, 112], 104
+    both["address"] = [np.frombuffer(packed(ip_network(each).network_address), np.uint32) for each in TWO_NETWORKS]
+    stays["address"] = both["address"][:1]
+    sends, algorithms = np.zeros(0, np.uint32), np.zeros(0, kernel.arm)
+    kernel.publish_extensions(sends, algorithms, both, both[:0])
+    done = threading.Event()
+
+    def missed() -> int:
+        count = 0
+        while not done.is_set():
+            try:
+                libbpf.lookup(table, both[:1], np.zeros(1, np.uint32))
+            except KernelError:
+                count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(missed)
+        for _ in range(300):
+            kernel.publish_extensions(sends, algorithms, both, stays)
+            kernel.publish_extensions(sends, algorithms, stays, both)
+        done.set()
+        assert watching.result() == 0
+    with pytest.raises(KernelError):
+        libbpf.lookup(table, both[1:], np.zeros(1, np.uint32))
 
 
 def test_large_socket_options_pass(lab: Lab, kernel: Kernel) -> None:
