@@ -35,6 +35,9 @@ MAPS = (
     "policies", "arms", "control", "rows_a", "rows_b", "rtt", "counters",
     "sends", "honoured", "algorithms", "extensions", "adoptable",
 )  # fmt: skip
+# BCC optimizes what clang hands over (src/cc/bpf_module.cc): once is enough, and takes a third of the time less. The
+# programs come out as long as before.
+_UNOPTIMIZED = ("-Xclang", "-disable-llvm-passes")
 # BPF_PROG_TYPE_TRACING; BCC takes what it iterates over from the name
 ITERATOR = ("bpf_iter__tcp", 26)
 
@@ -69,7 +72,8 @@ def load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int
     os.environ["BCC_KERNEL_SOURCE"] = str(FOLDER / "stubs")
     from bcc import BPF  # noqa: PLC0415  only here: BCC reads the variable when it is imported
 
-    bpf = BPF(text=expand(source).encode(), cflags=[f"-D{name}={value}" for name, value in defines.items()])
+    flags = [f"-D{name}={value}" for name, value in defines.items()]
+    bpf = BPF(text=expand(source).encode(), cflags=[*flags, *_UNOPTIMIZED])
     descriptors = [bpf.load_func(name.encode(), kind, attach_type=attach).fd for name, kind, attach in programs]
     loaded = [name for name, *_ in programs]
     no_iterator = "kernel"
