@@ -8,12 +8,12 @@ their sums over all paths, for people to read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from agent.bpf_source import constants
 from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension
+from agent.identities import Identities, enlarged, identities
 from agent.libbpf import Array
 from agent.rates import Rates
 from agent.sums import MOST_WEIGHT, chunks, fade, fields_of
@@ -25,12 +25,9 @@ __all__ = ["ANY", "EvidenceStore", "Samples"]
 # Half-lives without a look after which a path's sums are aged before something is added to them.
 _STALE = 0.01
 
-_ARRAYS = ("_sums", "_identity", "_seen", "_aged", "_news", "_urgent", "_algorithm", "_recent")
+_ARRAYS = ("_sums", "_seen", "_aged", "_news", "_urgent", "_algorithm", "_recent")
 # Which congestion control the windows of a path are judged under: an arm, any, or the one before the agent's restart.
 ANY, RESTORED = 255, 254
-_IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
-# As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
-_NAME = np.dtype("S18")
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,9 @@ class EvidenceStore:
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
-        # The paths in the order of their identities: much smaller than a dictionary.
-        self._sorted = np.zeros(0, np.int32)
-        self._length = groups
+        self._identities = Identities(groups)
         start = max(1024, groups)
         self._sums = np.zeros((start, self.treated_slot + 1, len(Field)), np.float32)
-        self._identity = np.zeros(start, _IDENTITY)
         self._seen = np.zeros(start, np.float64)
         self._aged = np.full(start, np.nan)
         self._news = np.zeros(start, np.bool_)
@@ -79,42 +73,41 @@ class EvidenceStore:
         """How often a path was found to have changed."""
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._identities)
 
     @property
     def identity(self) -> Array:
         """Address, bits and group of every row; meaningless for the group rows."""
-        return self._identity[: self._length]
+        return self._identities.all
 
     @property
     def seen(self) -> Array:
         """When each path had traffic last, in seconds of the clock given to `absorb`."""
-        return self._seen[: self._length]
+        return self._seen[: len(self)]
 
     @property
     def news(self) -> Array:
         """Which rows changed since somebody took note of it by setting theirs to False."""
-        return self._news[: self._length]
+        return self._news[: len(self)]
 
     @property
     def urgent(self) -> Array:
         """Which rows are other than they were thought to be: their decisions cannot wait. To be set to False."""
-        return self._urgent[: self._length]
+        return self._urgent[: len(self)]
 
     @property
     def sums(self) -> Array:
         """The whole array, (paths, slots, fields); for reading."""
-        return self._sums[: self._length]
+        return self._sums[: len(self)]
 
     def find(self, address: bytes, bits: int, group: int) -> int | None:
         """The row of a path, if it is known."""
-        row = int(self._located(np.array([address + bytes([bits, group])], _NAME))[0])
-        return row if row >= 0 else None
+        return self._identities.find(address, bits, group)
 
     def of(self, dimension: int) -> Evidence:
         """The evidence of one dimension by number: a view, not a copy."""
         first, last = self._offsets[dimension], self._offsets[dimension + 1]
-        return Evidence(self.dimensions[dimension].arms, self._sums[: self._length, first:last])
+        return Evidence(self.dimensions[dimension].arms, self._sums[: len(self), first:last])
 
     def part(self, dimension: int, rows: Array) -> Array:
         """A copy of the sums of some rows in one dimension, (rows, arms, fields).
@@ -138,7 +131,7 @@ class EvidenceStore:
 
     def age(self, now: float, rows: Array | None = None) -> None:
         """Lets the sums of `rows`, or all, fade to what they are worth at `now` (seconds, monotonic)."""
-        for some in chunks(np.arange(self._length) if rows is None else rows):
+        for some in chunks(np.arange(len(self)) if rows is None else rows):
             passed = np.maximum(now - self._aged[some], 0.0)
             # A row ages from the first look at it on.
             factor = np.where(np.isnan(passed), 1.0, 0.5 ** (passed / self.half_life))
@@ -248,24 +241,23 @@ class EvidenceStore:
 
         Returns their identities, and the rows that are left, in their new order.
         """
-        order = np.argsort(self._seen[self.groups : self._length], kind="stable") + self.groups
+        length = len(self)
+        order = np.argsort(self._seen[self.groups : length], kind="stable") + self.groups
         gone, kept = order[:count], np.sort(order[count:])
-        identities = self._identity[gone].copy()
+        identity = self.identity[gone].copy()
         rows = np.concatenate([np.arange(self.groups), kept])
         for name in _ARRAYS:
             array = getattr(self, name)
             array[: len(rows)] = array[rows]
-            array[len(rows) : self._length] = np.nan if name == "_aged" else 0
-        self._length = len(rows)
-        self._sorted = np.argsort(self._names()).astype(np.int32)
+            array[len(rows) : length] = np.nan if name == "_aged" else 0
+        self._identities.keep(rows)
         self.rates.keep(rows)
-        return identities, rows
+        return identity, rows
 
     def extend(self, address: Array, bits: Array, group: Array, seen: Array) -> Array:
         """Adds paths that are not there yet, without evidence; `seen` as in the property. Returns their rows."""
-        identity = np.zeros(len(bits), _IDENTITY)
-        identity["address"], identity["bits"], identity["group"] = address, bits, group
-        rows = self._append(identity)
+        rows = self._identities.append(identities(address, bits, group))
+        self._prepare(rows)
         self._seen[rows], self._algorithm[rows] = seen, RESTORED
         return rows
 
@@ -276,12 +268,12 @@ class EvidenceStore:
     @property
     def room(self) -> int:
         """How many more paths there may be."""
-        return max(0, self._most - self._length)
+        return max(0, self._most - len(self))
 
     @property
     def overflow(self) -> int:
         """How many paths there are beyond the limit."""
-        return max(0, self._length - self._most)
+        return max(0, len(self) - self._most)
 
     def _add(self, paths: Array, keys: Array, slots: Array, fields: Array) -> None:
         np.add.at(self._sums, (paths, slots), fields.astype(np.float32))
@@ -292,45 +284,14 @@ class EvidenceStore:
 
     def _rows_of(self, keys: Array, now: float) -> tuple[Array, Array]:
         """The row of every key's path, and each of these rows once; new paths get one."""
-        identity = np.zeros(len(keys), _IDENTITY)
-        identity["address"] = np.ascontiguousarray(keys["address"]).view(np.uint8).reshape(-1, 16)
-        identity["bits"] = keys["path_bits"]
-        identity["group"] = keys["group"]
-        # numpy sorts byte strings, not structs
-        names, first, inverse = np.unique(identity.view(_NAME), return_index=True, return_inverse=True)
-        rows = self._located(names)
-        rows[rows < 0] = self._append(identity[first[rows < 0]])
-        self._seen[rows] = now
-        return rows[inverse], rows
+        each, once, new = self._identities.rows_of(identities(keys["address"], keys["path_bits"], keys["group"]))
+        self._prepare(new)
+        self._seen[once] = now
+        return each, once
 
-    def _located(self, names: Array) -> Array:
-        """The rows of identities; -1 where there is none."""
-        known = self._names()
-        if not len(known):
-            return np.full(len(names), -1)
-        place = np.searchsorted(known, names, sorter=self._sorted)
-        path = self._sorted[np.minimum(place, len(known) - 1)].astype(np.intp)
-        return np.where(known[path] == names, self.groups + path, -1)
-
-    def _names(self) -> Array:
-        """The identities of all paths as strings, (paths,): a view."""
-        return self._identity[self.groups : self._length].view(_NAME)
-
-    def _append(self, identity: Array) -> Array:
-        """Makes rows of new paths, each there once; returns them."""
-        rows = np.arange(self._length, self._length + len(identity))
-        self._length += len(identity)
-        if self._length > len(self._sums):
+    def _prepare(self, rows: Array) -> None:
+        """Makes room for new rows, of which nothing is known yet."""
+        if len(self) > len(self._sums):
             for name in _ARRAYS:
-                old: np.ndarray[Any, Any] = getattr(self, name)
-                # What is not used yet takes no memory: the kernel gives pages when they are written.
-                new = np.zeros((max(self._length, len(old) + len(old) // 4), *old.shape[1:]), old.dtype)
-                new[: len(old)] = old
-                setattr(self, name, new)
-        self._identity[rows], self._aged[rows], self._news[rows], self._algorithm[rows] = identity, np.nan, True, ANY
-        known = len(self._sorted)
-        names = identity.view(_NAME)
-        order = np.argsort(names)
-        place = np.searchsorted(self._names()[:known], names[order], sorter=self._sorted)
-        self._sorted = np.insert(self._sorted, place, (known + order).astype(np.int32))
-        return rows
+                setattr(self, name, enlarged(getattr(self, name), len(self)))
+        self._aged[rows], self._news[rows], self._algorithm[rows] = np.nan, True, ANY
