@@ -18,9 +18,9 @@ import pytest
 from running import require_root
 
 from agent import libbpf
-from agent.bpf_source import constants
+from agent.bpf_source import constants, counter_names
 from agent.errors import KernelError
-from agent.kernel import Kernel
+from agent.kernel import Kernel, possible_processors
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.workload import ServerOptions
@@ -42,9 +42,10 @@ def lab() -> Iterator[Lab]:
         yield opened
 
 
-@pytest.fixture
-def kernel(lab: Lab) -> Iterator[Kernel]:
-    """Attached to the server's cgroup, with arms 40 segments, bbr, paced, bbr-paced and an ACK delay; no holdout."""
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[Kernel]:
+    """With arms 40 segments, bbr, paced, bbr-paced and an ACK delay."""
+    require_root()
     kernel = Kernel(Loader({"POLICY_ENTRIES": 100, "ROW_ENTRIES": 1024, "HONOURED_ENTRIES": 16}).finish())
     arms = np.zeros(3 * ARMS, kernel.arm)
     arms["value"][WINDOW * ARMS + 1] = 40
@@ -57,11 +58,28 @@ def kernel(lab: Lab) -> Iterator[Kernel]:
     arms["congestion"][CONGESTION * ARMS + 5] = b"no_such_thing"
     arms["value"][ACK * ARMS + 1] = 4
     kernel.publish_arms(arms)
-    kernel.control(initial_window_max=80, ack_delay_min_us=8001, host_congestion=b"cubic")
-    lease(kernel, 60.0)
-    kernel.attach([lab.server_cgroup])
     yield kernel
     kernel.close()
+
+
+@pytest.fixture
+def kernel(lab: Lab, compiled: Kernel) -> Iterator[Kernel]:
+    """Attached to the server's cgroup, as new: without policies, rows and counts; no holdout."""
+    for index in range(len(counter_names())):
+        nothing = np.zeros(possible_processors(), np.uint64)
+        libbpf.update(compiled._maps["counters"].fd, np.array([index], np.uint32), nothing)
+    compiled.control(initial_window_max=80, ack_delay_min_us=8001, host_congestion=b"cubic")
+    lease(compiled, 60.0)
+    compiled.attach([lab.server_cgroup])
+    yield compiled
+    rows(compiled)
+    compiled.detach()
+    while published:
+        compiled.withdraw(published.pop())
+
+
+published: list[Any] = []
+"""The keys of policies that are in the kernel."""
 
 
 def lease(kernel: Kernel, seconds: float) -> None:
@@ -82,6 +100,7 @@ def policy(
     for dimension, name in enumerate(("window", "congestion", "ack")):
         value["upto"][0, dimension * ARMS + arms.get(name, 0) : (dimension + 1) * ARMS] = ALWAYS
     kernel.publish(key, value)
+    published.append(key)
 
 
 def states(lab: Lab, count: int = 5, **options: Any) -> list[dict[str, Any]]:
@@ -169,15 +188,16 @@ def test_a_paced_connection_has_the_rate_within_its_bounds(
     lab: Lab, kernel: Kernel, asked: int, applied: set[int], arm: int
 ) -> None:
     """One in eight tries a quarter more."""
+    count = 100 if len(applied) == 2 else 20
     algorithm = "bbr" if arm == 4 else "cubic"
     policy(kernel, ip_network("10.77.0.0/16"), congestion=arm, rate=asked)
-    found = states(lab, count=100, concurrency=20)
+    found = states(lab, count=count, concurrency=20)
     assert {state["congestion"] for state in found} == {algorithm}
     rates = [state["tcp_info"]["max_pacing_rate"] for state in found]
     assert set(rates) == applied  # none tries more once in 600,000 runs
-    assert rates.count(min(applied)) > 60
+    assert rates.count(min(applied)) > 0.6 * count
     counters = kernel.counters()
-    assert (counters["set_rate"], counters["set_congestion"]) == (100, 100 if algorithm == "bbr" else 0)
+    assert (counters["set_rate"], counters["set_congestion"]) == (count, count if algorithm == "bbr" else 0)
     assert counters["failed_rate"] == 0
     keys, _ = rows(kernel)
     assert set(keys["arms"][:, CONGESTION].tolist()) == {arm}
