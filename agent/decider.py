@@ -148,7 +148,8 @@ class Decider:
         for some in chunks(rows):
             evidence = Evidence(
                 arms, self._store.part(number, some), holdout=self._store.holdout(some),
-                rate=self._store.rates.of(some), exploring=self._rows[self._windows].learning[some],
+                rate=self._store.rates.of(some), pipe=self._store.rates.pipe(some),
+                exploring=self._rows[self._windows].learning[some],
             )  # fmt: skip
             measure = law.measure(evidence)
             if measure is not None:

@@ -162,7 +162,8 @@ class EvidenceStore:
         self._notice_changes(paths[treated], keys["arms"][treated], sent[treated])
         side = np.where(treated, self.treated_slot, self.holdout_slot)
         self._add(paths, keys, side, sent)
-        self.rates.absorb(paths, rows["rate"].astype(np.float64), now)
+        trips = 1e6 * rows["rounds"] / np.maximum(rows["base_rtt_us"].astype(np.float64), 1.0)
+        self.rates.absorb(paths, rows["rate"].astype(np.float64), trips, now)
         for number, dimension in enumerate(self.dimensions):
             arm = keys["arms"][:, number].astype(np.intp)
             drawn = (treated | self._dry_run) & (arm < len(dimension.arms))

@@ -3,7 +3,8 @@
 Arms are windows in rising order, arm 0 is the kernel's. A path starts at the default and tries one larger window after
 the other, each for a few connections; the first that loses clearly more than the default ends the climb. A window that
 did well vouches for the smaller ones: all of these are safe, and each is drawn as often as it is likely to be the
-fastest, the fastest so far twice as often. As evidence fades with its half-life, so do verdicts, and the climb goes on
+fastest, the fastest so far twice as often. A path that is filled by one window is not tried with a larger one, which
+could only wait in its queue. As evidence fades with its half-life, so do verdicts, and the climb goes on
 from the largest window that is still known to be safe.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, UNTRIED, Decision, Evidence, Field, Floats, Measure
+from controllers.base import ARM_DEFAULT, UNTRIED, Decision, Evidence, Field, Floats, Measure, Prior
 from controllers.estimates import transfer_time
 from controllers.thompson import believe, likely_best
 from controllers.veto import LIMIT, loses_more, suspected, vetoed
@@ -31,6 +32,7 @@ SUSPECT_SHARE = 0.15  # while a window is on trial that lost on other paths of t
 FRESH_SHARE = 0.1  # of the connections at least, for all safe windows together
 FRESH_COST = 0.003  # but none of them makes the path's transfers slower by more
 BASE_SHARE = 0.1  # for the default, where a larger window retransmits and nobody knows whether the default does
+ROOM = 1.5  # of what a path holds: the rate of short transfers is underestimated by up to 40 %
 SMALLER_IS_BETTER = 0.02  # of log2 time a step: less than 1.4 % faster is not worth a larger burst
 UNKNOWN_SPREAD = 0.3  # log2: a window not seen lately may be 20 % faster or slower than the others
 DOUBT = 0.5  # standard errors: the better known of two equals wins
@@ -44,8 +46,9 @@ REASONS = (
     "no window is clearly faster than the default",
     "transfers are too short to fill a larger window",
     "no evidence of its own yet: as others found",
+    "the path is filled: more could only wait in its queue",
 )
-UNKNOWN, CLIMBING, LOSS, FASTEST, NO_GAIN, SHORT, INHERITED = range(len(REASONS))
+UNKNOWN, CLIMBING, LOSS, FASTEST, NO_GAIN, SHORT, INHERITED, FILLS = range(len(REASONS))
 
 
 def ladder(least: int, most: int, *, arms: int) -> tuple[int, ...]:
@@ -86,29 +89,26 @@ class InitialWindowTrial:
         rows, index = np.arange(paths), np.arange(arms)
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
-        # Where one window loses, larger ones are not tried.
-        banned = vetoed(measure, prior, at_least=2.0)
-        if measure.unsafe is not None:
-            banned |= measure.unsafe
-        banned = _and_larger(banned)
+        banned, enough = _banned(measure, prior), _filling(evidence)
+        useless = _beyond(enough, arms)
         # One that transfers do not fill is as good as they show: what was sent of it counts, in time and in losses.
         short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
-        tried = ((filled >= ENOUGH) | short) & ~banned
+        tried = ((filled >= ENOUGH) | short) & ~banned & ~useless
         own_top = _highest(tried)
         suspect = _and_larger(suspected(measure, prior, at_least=2.0)) & _beyond(own_top, arms)
         trust = np.zeros_like(measure.utility)
         if prior is not None:
-            trust = np.where(banned | suspect, 0.0, _ordered(prior.trust))
+            trust = np.where(banned | suspect | useless, 0.0, _ordered(prior.trust))
         top = np.maximum(own_top, _highest(trust > 0))
         safe = ~_beyond(top, arms) & ~banned & ~suspect
 
         # The window on trial: the next one up, once anything is known at all.
-        trial = np.minimum(top + 1, arms - 1)
+        trial = np.minimum(top + 1, enough)
         known = tried.any(axis=1) | (top > ARM_DEFAULT)
         ends_short = short[rows, own_top]
         # Others' evidence says where to begin; to go beyond takes connections of one's own.
         idle = closed.sum(axis=1) < NOTHING
-        climbing = known & ~idle & (top < arms - 1) & ~banned[rows, trial] & ~ends_short
+        climbing = known & ~idle & (top < enough) & ~banned[rows, trial] & ~ends_short
 
         belief = believe(measure, prior, UNKNOWN_SPREAD)
         centre, spread = belief.centre - SMALLER_IS_BETTER * index.astype(np.float32), belief.spread
@@ -136,12 +136,31 @@ class InitialWindowTrial:
 
         reason = np.where(chosen == ARM_DEFAULT, NO_GAIN, FASTEST)
         reason[(chosen == top) & ends_short] = SHORT
-        reason[(chosen == top) & (top < arms - 1) & banned[rows, trial]] = LOSS
+        reason[(chosen == top) & (top == enough) & (enough < arms - 1)] = FILLS
+        reason[(chosen == top) & (top < enough) & banned[rows, trial]] = LOSS
         reason[climbing] = CLIMBING
         reason[idle & known] = INHERITED
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
         return Decision(probabilities, chosen, reason, REASONS, limit, climbing | (~known & ~idle & (arms > 1)))
+
+
+def _banned(measure: Measure, prior: Prior | None) -> NDArray[np.bool_]:
+    """Where one window loses, larger ones are not tried; (paths, arms)."""
+    banned = vetoed(measure, prior, at_least=2.0)
+    return _and_larger(banned if measure.unsafe is None else banned | measure.unsafe)
+
+
+def _filling(evidence: Evidence) -> NDArray[np.intp]:
+    """The smallest window that fills the path, (paths,); the largest of all where that is not known.
+
+    A window that is acknowledged while it is sent keeps the path busy from then on.
+    """
+    if evidence.pipe is None:
+        return np.full(len(evidence), len(evidence.arms) - 1)
+    windows = np.array([LADDER[0], *(arm.value for arm in evidence.arms[1:])])
+    needed = np.where(evidence.pipe > 0, ROOM * evidence.pipe, np.inf)
+    return np.minimum(np.searchsorted(windows, needed), len(windows) - 1)
 
 
 def _as_the_holdout(evidence: Evidence) -> NDArray[np.bool_]:

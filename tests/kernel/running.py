@@ -65,10 +65,14 @@ class RunningAgent:
         self.process: subprocess.Popen[Any] = lab.run_in(side, command, stderr=self._log, **options)
 
     def __enter__(self) -> Self:
+        self.wait()
+        return self
+
+    def wait(self) -> None:
+        """Returns when the agent is ready; it starts with the object, so that several can start side by side."""
         until(lambda: self.process.poll() is not None or self._is_ready(), 30.0, "the agent is not ready")
         self.ready_after = time.monotonic() - self.began
         assert self.process.poll() is None, self.log()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -65,7 +65,9 @@ def both_sides(
         for side, sections in (("client", {**QUIET, **(client or {}), "extensions": asks}), ("server", server)):
             (folder / side).mkdir()
             config = configuration(lab, folder / side, side=side, **sections)
-            agents.append(stack.enter_context(RunningAgent(lab, config, side=side)))
+            agents.append(stack.push(RunningAgent(lab, config, side=side)))
+        for agent in agents:
+            agent.wait()
         # Listeners older than the agent do not keep SYNs.
         lab.listen(ServerOptions())
         yield agents[0], agents[1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from simulated_paths import LADDER, Copies, Truth, windows
 
 from controllers import Arm, Decision, Evidence, Field
-from controllers.base import Floats
+from controllers.base import Floats, Prior
 from controllers.initial_window import BASE_SHARE, ENOUGH, REASONS, InitialWindowTrial
 
 ARMS = tuple(Arm(f"iw{window}", window) for window in LADDER)
@@ -319,3 +319,28 @@ def test_a_path_that_becomes_slow_without_loss_keeps_its_windows_or_goes_back() 
     shares = changed(copies, fast.slower(5)).run(200)
     assert np.isin(copies.decision.chosen, BEST).mean() > 0.9
     assert shares[:, BEST].sum(axis=1).mean() > 0.6
+
+
+@pytest.mark.parametrize(
+    ("pipe", "largest"), [(0.0, 80), (3.0, 10), (7.0, 14), (18.0, 28), (25.0, 40), (40.0, 80), (1e6, 80)]
+)
+def test_a_path_is_filled_by_one_window(pipe: float, largest: int) -> None:
+    """Larger ones are neither tried nor kept, however fast they seem; 0 is not known."""
+    held = np.array([pipe])
+    for count in range(8):  # windows known so far, each faster than the one before
+        sums = known(np.where(np.arange(7) < count, 50, 0), -np.arange(7) / 4)
+        decision = InitialWindowTrial().step(0.0, Evidence(ARMS, sums, pipe=held))
+        drawn = np.array(LADDER)[decision.probabilities[0] > 0]
+        assert drawn.max() == min(largest, LADDER[min(count, 6)])
+        if count == 7 and 10 < largest < 80:
+            assert "filled" in why(decision)
+            assert LADDER[decision.chosen[0]] == largest
+
+
+def test_what_others_taught_ends_where_the_path_is_filled() -> None:
+    """A new path is begun as its siblings are, until it is known to be slower."""
+    prior = Prior(*(np.full((1, 7), value, np.float32) for value in (1.0, 100.0, 0.0, 100.0, 1.0)))
+    sums = known(np.array([2, 0, 0, 0, 0, 0, 0]), np.zeros(7))
+    for pipe, largest in ((0.0, 80), (7.0, 14)):
+        decision = InitialWindowTrial().step(0.0, Evidence(ARMS, sums, prior, pipe=np.array([pipe])))
+        assert np.array(LADDER)[decision.probabilities[0] > 0].max() == largest
