@@ -7,7 +7,7 @@ them up, evidence, networks and laws are the agent's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -20,12 +20,14 @@ from agent.decider import Decider
 from agent.dimensions import dimensions
 from agent.evidence import EvidenceStore
 from agent.guarding import Guarding
+from agent.lab.paths import load_paths
 from agent.networks import Networks
 from agent.rules import packed, rules
 from controllers.base import Floats
 
 __all__ = ["LADDER", "MEASURED", "Host", "Measured"]
 
+LABORATORY = load_paths()
 LADDER = (10, 14, 20, 28, 40, 56, 80)
 LIMITS = constants()
 SCALE = 1 << LIMITS["LOG_SHIFT"]
@@ -38,7 +40,7 @@ class Measured:
     """Objects of 100,000 bytes over one path, by window of LADDER: first cubic's, then bbr's.
 
     Mean milliseconds, percent of the first window's segments that were lost, percent of all segments that were sent
-    again, and the standard deviation of log2 of the time within an arm.
+    again, and the standard deviation of log2 of the time within an arm. Then what the path itself has.
     """
 
     cubic: Sequence[float]
@@ -48,6 +50,8 @@ class Measured:
     cubic_again: Sequence[float]
     bbr_again: Sequence[float]
     spread: float
+    rate_mbps: float = 0.0
+    round_trip_ms: float = 0.0
 
     @property
     def times(self) -> Floats:
@@ -72,7 +76,7 @@ class Measured:
 
 
 # Measured in the laboratory (agent/lab/paths.yaml has the paths), 8 objects for every arm.
-MEASURED: Mapping[int, Measured] = {
+_MEASURED: Mapping[int, Measured] = {
     1: Measured(
         (1562, 1626, 1691, 1640, 2016, 1668, 1534), (1752, 1569, 1778, 2103, 1795, 1886, 1623),
         (6.2, 11.6, 38.1, 62.1, 73.4, 77.2, 70.2), (6.2, 2.7, 31.9, 57.9, 73.1, 70.7, 70),
@@ -163,6 +167,15 @@ MEASURED: Mapping[int, Measured] = {
         (0, 0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0),
         (0, 0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0), 0.03,
     ),}
+
+MEASURED = {
+    number: replace(
+        measured,
+        rate_mbps=LABORATORY[str(number)].down.rate_mbps,
+        round_trip_ms=LABORATORY[str(number)].down.delay_ms + LABORATORY[str(number)].up.delay_ms,
+    )
+    for number, measured in _MEASURED.items()
+}
 
 
 class Host:
@@ -280,7 +293,11 @@ class Host:
         rows["first_window_segments"], rows["first_window_losses"] = np.array(LADDER)[window], lost
         rows["first_window_lossy"] = lost > 0
         rows["sent_segments"], rows["retransmitted_segments"] = SEGMENTS + again, again
-        rows["rtt_us"] = rows["base_rtt_us"] = 100_000
+        rows["rounds"] = 1
+        rows["rtt_us"] = rows["base_rtt_us"] = 1000 * np.array([one.round_trip_ms for one in self.truth])[path]
+        # A connection shows some of the rate that there is.
+        rate = 125_000 * np.array([one.rate_mbps for one in self.truth])[path]
+        rows["rate"] = rate * self._random.uniform(0.5, 1.0, len(path))
         log_time = (np.log2(seconds * 1e6) * SCALE).astype(np.uint64)
         log_size = np.uint64(np.log2(100_000) * SCALE)
         sent = rows["sent"]

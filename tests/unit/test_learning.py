@@ -47,7 +47,7 @@ def test_learning_harms_no_path(learnt: Host) -> None:
         connections, seconds, first, lost, segments, again = counts.sum(axis=0)
         truth = MEASURED[path]
         assert seconds / connections <= 1.03 * truth.times[0, 0], path
-        assert lost / first <= truth.first[0, 0] + 0.02, path
+        assert lost / first <= truth.first[0, 0] + 0.01, path
         assert again / segments <= truth.again[0, 0] + 0.025, path
 
 
@@ -88,7 +88,10 @@ def test_a_path_that_became_another_is_learnt_anew(before: int, after: int) -> N
 
 def test_a_path_that_became_five_times_as_slow_keeps_its_windows() -> None:
     fast = MEASURED[4]
-    slow = replace(fast, cubic=[5 * time for time in fast.cubic], bbr=[5 * time for time in fast.bbr])
+    slow = replace(
+        fast, cubic=[5 * time for time in fast.cubic], bbr=[5 * time for time in fast.bbr],
+        rate_mbps=fast.rate_mbps / 5,
+    )  # fmt: skip
     host = Host([fast], copies=40)
     host.run(50)
     host.change([slow])
