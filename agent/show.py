@@ -215,7 +215,8 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
         console.print(f"nothing is known of this path itself: what follows is of {facts['inherited_from']}")
     console.print(f"applied: {facts['applied']}")
     if facts["rate"] is not None:
-        console.print(f"fastest seen: {8e-6 * facts['rate']:,.3g} Mb/s; paced connections send no faster")
+        filled = "" if facts["pipe"] is None else f", filled by {facts['pipe']:,.3g} segments"
+        console.print(f"fastest seen: {8e-6 * facts['rate']:,.3g} Mb/s{filled}; paced connections send no faster")
     if facts["guard"]["state"] == "probation":
         console.print(
             "on probation until there is enough to compare, or a gain is beyond doubt: its holdout is larger, unless "

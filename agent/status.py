@@ -83,6 +83,7 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
         "applied": _applied(tuner, match, address),
         "guard": guard_facts(tuner, match),
         "rate": _rate(tuner, match),
+        "pipe": _pipe(tuner, match),
         "dimensions": [_explained(tuner, number, match, rows) for number in range(len(tuner.dimensions))],
         "comparison": arm_facts(Evidence(_SIDES, sides)),
     }
@@ -95,6 +96,12 @@ def _rate(tuner: Tuner, match: Match) -> float | None:
     else:
         rate = float(tuner.networks.rates(np.array([match.network]))[0])
     return round(rate) if rate else None
+
+
+def _pipe(tuner: Tuner, match: Match) -> float | None:
+    """Segments that fill the path: its rate times its least RTT; None if it is not known."""
+    pipe = 0.0 if match.inherited else float(tuner.store.rates.pipe(np.array([match.row]))[0])
+    return round(pipe, 1) if pipe else None
 
 
 def _rows(tuner: Tuner, match: Match) -> Array:

@@ -7,9 +7,12 @@ import time
 from ipaddress import ip_address
 from typing import Any
 
+import numpy as np
 import pytest
 from handmade import CONFIG, StillAgent, absorb, still_tuner
+from rich.console import Console
 
+from agent import show
 from agent.journal import Entry
 from agent.status import JOURNAL_SHOWN, explain, paths, status
 from agent.tuner import Tuner
@@ -67,6 +70,21 @@ def test_explanation_of_a_known_path(tuner: Tuner) -> None:
     row = tuner.match(ip_address("203.0.113.7")).row
     assert window["chosen"] == tuner.dimensions[0].arms[decision.chosen[row]].name
     assert window["reason"] == decision.reasons[decision.reason[row]]
+
+
+def test_what_fills_the_path_is_shown_where_it_is_known(tuner: Tuner) -> None:
+    """12 Mb/s and 50 ms."""
+    facts = explain(tuner, ip_address("203.0.113.7"))
+    assert (facts["rate"], facts["pipe"]) == (None, None)
+    row = tuner.match(ip_address("203.0.113.7")).row
+    tuner.store.rates.absorb(np.array([row]), np.array([1.5e6]), np.array([20.0]), time.monotonic())
+    facts = explain(tuner, ip_address("203.0.113.7"))
+    assert (facts["rate"], facts["pipe"]) == (1_500_000, 51.8)
+    console = Console(record=True, width=200)
+    show._print_explanation(console, facts)
+    assert "fastest seen: 12 Mb/s, filled by 51.8 segments" in console.export_text()
+    elsewhere = explain(tuner, ip_address("203.0.114.7"))
+    assert elsewhere["pipe"] is None
 
 
 def test_treated_are_compared_with_the_holdout(tuner: Tuner) -> None:
