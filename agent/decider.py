@@ -26,7 +26,7 @@ from controllers.inheritance import STATISTICS, statistics
 __all__ = ["MOST_DECIDED", "Decider"]
 
 _FAR_DOWN = 2  # steps of the ladder
-# Rows with news that are decided in one step, so that none takes long. The others keep their news.
+# Rows with news that are decided at once, so that nothing takes long. The others keep their news.
 MOST_DECIDED = 20_000
 
 
@@ -57,7 +57,7 @@ class Decider:
         self._guarding = guarding
         self._windows = [dimension.name for dimension in dimensions].index(INITIAL_WINDOW)
         self.failures = failures
-        self._next = 0
+        self._turns, self._hurried = _Turns(), _Turns()
         self.forget()
 
     def forget(self) -> None:
@@ -89,7 +89,7 @@ class Decider:
         in_turn[networks] = True
         due = store.urgent | in_turn[parents]
         due[0 if everything else known :] = True
-        due[self._turn(store.news & ~due)] = True
+        due[self._turns.take(np.flatnonzero(store.news & ~due))] = True
         due[: store.groups] = False
         rows = np.flatnonzero(due)
         # The groups' own sums are for people to read, and what no network knows every group knows.
@@ -104,23 +104,18 @@ class Decider:
             self._decide(number, now, _Due(rows, networks, unknown))
         return np.concatenate([np.arange(store.groups), rows]), unknown
 
-    def _turn(self, news: Array) -> Array:
-        """The rows with news whose turn it is: after those of the step before."""
-        rows = np.flatnonzero(news)
-        if len(rows) > MOST_DECIDED:
-            rows = np.roll(rows, -int(np.searchsorted(rows, self._next)))[:MOST_DECIDED]
-            self._next = int(rows[-1]) + 1
-        return rows
-
     def hurry(self, now: float) -> Array:
-        """Decides rows with news that are new, learning or urgent, which cannot wait for a step; returns them."""
+        """Decides rows with news that are urgent, new or learning, which should not wait for a step; returns them."""
         store, nothing = self._store, np.zeros(0, np.intp)
         if not len(self._rows[0]):
             return nothing
         for table in self._rows:
             table.grow(len(store))
         learning = np.logical_or.reduce([table.learning for table in self._rows])
-        rows = store.groups + np.flatnonzero((store.news & (learning | store.urgent))[store.groups :])
+        due = store.news & store.urgent
+        due[self._hurried.take(np.flatnonzero(store.news & learning & ~due))] = True
+        due[: store.groups] = False
+        rows = np.flatnonzero(due)
         store.age(now, rows)
         store.urgent[rows] = False
         for number in range(len(self._laws)):
@@ -182,6 +177,20 @@ class Decider:
 def _zeros(*shape: int) -> Array:
     """Zeros whose first axis is contiguous in memory."""
     return np.zeros(shape[::-1], np.float32).T
+
+
+class _Turns:
+    """Who of many comes next: at most MOST_DECIDED at once, after those of the time before."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, rows: Array) -> Array:
+        """Some of `rows`, which are in ascending order."""
+        if len(rows) > MOST_DECIDED:
+            rows = np.roll(rows, -int(np.searchsorted(rows, self._next)))[:MOST_DECIDED]
+            self._next = int(rows[-1]) + 1
+        return rows
 
 
 class _Table:

@@ -108,6 +108,23 @@ def test_very_many_news_are_decided_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
         assert tuner.store.news[tuner.store.groups :].sum() == 40 - len(rows)
 
 
+def test_very_many_that_learn_are_hurried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The urgent ones first."""
+    tuner = still_tuner()
+    for name in PATHS:
+        absorb(tuner, name, now=0.0, **FILLED)
+    tuner.decide(0.0)
+    monkeypatch.setattr("agent.decider.MOST_DECIDED", 7)
+    first, last = tuner.store.groups, tuner.store.groups + 39
+    for turn in range(12):
+        for name in PATHS:
+            absorb(tuner, name, now=float(turn))
+        if turn == 0:
+            tuner.store.urgent[last] = True
+        rows = set(tuner.decider.hurry(float(turn)).tolist())
+        assert rows == {first + (7 * turn + each) % 40 for each in range(7)} | ({last} if turn == 0 else set())
+
+
 def test_before_the_first_decision_nothing_hurries() -> None:
     tuner = still_tuner()
     absorb(tuner, "10.0.0.0/24", now=0.0, **FILLED)
