@@ -143,7 +143,7 @@ class Decider:
         for some in chunks(rows):
             evidence = Evidence(
                 arms, self._store.part(number, some), holdout=self._store.holdout(some),
-                rate=self._store.rates.of(some), pipe=self._store.rates.pipe(some),
+                rate=self._store.rates.of(some), pipe=self._store.pipe(some),
                 exploring=self._rows[self._windows].learning[some],
             )  # fmt: skip
             measure = law.measure(evidence)

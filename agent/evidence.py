@@ -22,6 +22,9 @@ from controllers.change import KEPT, Recent, changed, faded, surprise
 
 __all__ = ["ANY", "EvidenceStore", "Samples"]
 
+# Of the least RTT: what the RTTs of a path are on average where a queue stands, so that its rate is the path's and not
+# what losses or short transfers left of it.
+_QUEUED = 1.5
 # Half-lives without a look after which a path's sums are aged before something is added to them.
 _STALE = 0.01
 
@@ -56,6 +59,9 @@ class EvidenceStore:
         self.half_life = half_life
         names = [dimension.name for dimension in dimensions]
         self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
+        # By congestion control the one that it is a variant of, or itself.
+        plain = [arm.variant_of for arm in dimensions[self._congestion].arms]
+        self._plain = np.array([number if other is None else other for number, other in enumerate(plain)])
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
@@ -128,6 +134,13 @@ class EvidenceStore:
         """The sums of connections of some rows with the kernel's own algorithm, the holdout's too, (rows, fields)."""
         result: Array = self._sums[rows, self._offsets[self._congestion]] + self._sums[rows, self.holdout_slot]
         return result
+
+    def pipe(self, rows: Array) -> Array:
+        """Segments that fill each path, (rows,); 0 where none was seen to be filled."""
+        first, last = self._offsets[self._congestion], self._offsets[self._congestion + 1]
+        rtt, least = (self._sums[rows, first:last, field].sum(axis=1) for field in (Field.RTT, Field.BASE_RTT))
+        filled: Array = np.where(rtt >= _QUEUED * np.maximum(least, 1.0), self.rates.pipe(rows), 0.0)
+        return filled
 
     def age(self, now: float, rows: Array | None = None) -> None:
         """Lets the sums of `rows`, or all, fade to what they are worth at `now` (seconds, monotonic)."""
@@ -224,8 +237,8 @@ class EvidenceStore:
         """From now on only connections with this congestion control count for the initial windows of `rows`.
 
         `algorithm` is an arm, or ANY. Algorithms differ in time and in losses, and the luck of which connections had
-        which would decide between the windows. What was learnt mostly under others is dropped; what was restored
-        counts as learnt under the one that is settled on first.
+        which would decide between the windows. What was learnt mostly under others is dropped, or cut down if these are
+        variants of the same; what was restored counts as learnt under the one that is settled on first.
         """
         before = self._algorithm[rows]
         new = (before != algorithm) & (before != RESTORED) & (algorithm != ANY)
@@ -233,8 +246,10 @@ class EvidenceStore:
         rows, algorithm = rows[new], algorithm[new]
         closed = self.of(self._congestion)[Field.CLOSED][rows]
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
+        alike = (closed * (self._plain == self._plain[algorithm][:, None])).sum(axis=1) >= 0.5 * closed.sum(axis=1)
         first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
-        self._sums[rows[~mostly], first:last] = 0.0
+        self._cut(rows[alike & ~mostly], self._windows)
+        self._sums[rows[~alike], first:last] = 0.0
         self._news[rows] = self._urgent[rows] = True
 
     def forget(self, count: int) -> tuple[Array, Array]:

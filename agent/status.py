@@ -99,8 +99,8 @@ def _rate(tuner: Tuner, match: Match) -> float | None:
 
 
 def _pipe(tuner: Tuner, match: Match) -> float | None:
-    """Segments that fill the path: its rate times its least RTT; None if it is not known."""
-    pipe = 0.0 if match.inherited else float(tuner.store.rates.pipe(np.array([match.row]))[0])
+    """Segments that fill the path: its rate times its least RTT; None if it was not seen to be filled."""
+    pipe = 0.0 if match.inherited else float(tuner.store.pipe(np.array([match.row]))[0])
     return round(pipe, 1) if pipe else None
 
 

@@ -105,9 +105,9 @@ class Evidence:
 
     `prior` is what other paths taught; None: nothing. `holdout` (paths, len(Field)) is of the connections that were
     left wholly at the kernel's defaults; None: there are none. `rate` (paths,) is what each path was seen to deliver,
-    in bytes a second: 0 where that is not known, None where it is nowhere. `pipe` (paths,) is how many segments are on
-    their way when that rate is reached and nothing queues, likewise. `exploring` (paths,) is where another dimension is
-    not done with trying what this one is to be judged under; None: nowhere.
+    in bytes a second: 0 where that is not known, None where it is nowhere. `pipe` (paths,) is how many segments were
+    on their way when the path was just filled; 0 where it was not, None: nowhere. `exploring` (paths,) is where
+    another dimension is not done with trying what this one is to be judged under; None: nowhere.
     """
 
     arms: tuple[Arm, ...]

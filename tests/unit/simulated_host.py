@@ -52,6 +52,13 @@ class Measured:
     spread: float
     rate_mbps: float = 0.0
     round_trip_ms: float = 0.0
+    queue: int = 0  # packets
+
+    @property
+    def queued_ms(self) -> float:
+        """How long an object's packets wait on average: those that the path does not hold, up to the queue's length."""
+        per_ms = self.rate_mbps / 12.0  # packets of 1,500 bytes
+        return min(self.queue, max(0.0, SEGMENTS - per_ms * self.round_trip_ms)) / 2 / per_ms
 
     @property
     def times(self) -> Floats:
@@ -173,6 +180,7 @@ MEASURED = {
         measured,
         rate_mbps=LABORATORY[str(number)].down.rate_mbps,
         round_trip_ms=LABORATORY[str(number)].down.delay_ms + LABORATORY[str(number)].up.delay_ms,
+        queue=LABORATORY[str(number)].down.queue_packets,
     )
     for number, measured in _MEASURED.items()
 }
@@ -294,7 +302,8 @@ class Host:
         rows["first_window_lossy"] = lost > 0
         rows["sent_segments"], rows["retransmitted_segments"] = SEGMENTS + again, again
         rows["rounds"] = 1
-        rows["rtt_us"] = rows["base_rtt_us"] = 1000 * np.array([one.round_trip_ms for one in self.truth])[path]
+        rows["base_rtt_us"] = 1000 * np.array([one.round_trip_ms for one in self.truth])[path]
+        rows["rtt_us"] = 1000 * np.array([one.round_trip_ms + one.queued_ms for one in self.truth])[path]
         # A connection shows some of the rate that there is.
         rate = 125_000 * np.array([one.rate_mbps for one in self.truth])[path]
         rows["rate"] = rate * self._random.uniform(0.5, 1.0, len(path))

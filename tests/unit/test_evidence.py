@@ -19,6 +19,7 @@ from agent.rules import MAPPED_BITS, packed
 from agent.sums import MOST_WEIGHT, fade, fields_of
 from controllers import Field
 from controllers.base import LOG_CENTRE
+from controllers.change import KEPT
 
 LIMITS = constants()
 NONE = LIMITS["ARM_NONE"]
@@ -368,6 +369,29 @@ def test_windows_are_judged_under_the_algorithm_that_is_settled_on() -> None:
     store.judge_windows_under(np.full(2, ANY, np.uint8), rows)
     absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
     assert windows[3].tolist() == [0, 3 + 8, 1, 0, 0, 0, 0]
+
+
+def test_windows_known_under_a_variant_are_known_a_little() -> None:
+    """Arms 2 and 3 are the paced variants of 0 and 1: what is known under the one begins the other."""
+    store = new_store()
+    assert [arm.variant_of for arm in store.dimensions[CONGESTION].arms] == [None, None, 0, 1]
+    keys = keys_of("203.0.113.0/24", "203.0.114.0/24", arms=[(4, 1, 0), (4, 0, 0)])
+    absorb(store, keys, rows_of(2, closed=[30, 30]))
+    store.judge_windows_under(np.array([3, 3], np.uint8), np.array([3, 4]))
+    windows = store.of(WINDOWS)[Field.CLOSED]
+    assert windows[3, 4] == pytest.approx(KEPT)
+    assert windows[4].sum() == 0
+
+
+def test_a_path_is_filled_where_a_queue_stands() -> None:
+    """12 Mb/s and 50 ms, of 60 and of 90."""
+    store = new_store()
+    keys = keys_of("203.0.113.0/24", "203.0.114.0/24", "203.0.115.0/24")
+    said = {"closed": 1, "rounds": 2, "base_rtt_us": 100_000, "rate": 1_500_000}
+    absorb(store, keys, rows_of(3, rtt_us=[120_000, 180_000, 180_000], **said))
+    assert store.pipe(np.array([3, 4])).tolist() == pytest.approx([0.0, 75_000 / 1448])
+    absorb(store, keys[2:], rows_of(1, rtt_us=200_000, rounds=4, base_rtt_us=200_000))
+    assert store.pipe(np.array([5])).tolist() == [0.0]
 
 
 def test_restored_windows_were_judged_under_what_is_settled_on_first() -> None:

@@ -78,6 +78,8 @@ def test_what_fills_the_path_is_shown_where_it_is_known(tuner: Tuner) -> None:
     assert (facts["rate"], facts["pipe"]) == (None, None)
     row = tuner.match(ip_address("203.0.113.7")).row
     tuner.store.rates.absorb(np.array([row]), np.array([1.5e6]), np.array([20.0]), time.monotonic())
+    sums = tuner.store.of(1).sums[row, 0]
+    sums[Field.RTT], sums[Field.BASE_RTT] = 1e6, 5e5  # a queue stands
     facts = explain(tuner, ip_address("203.0.113.7"))
     assert (facts["rate"], facts["pipe"]) == (1_500_000, 51.8)
     console = Console(record=True, width=200)
