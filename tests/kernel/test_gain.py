@@ -17,6 +17,7 @@ from agent.lab.workload import Completion, Transfer
 LONG = PathSpec.symmetric("long", rate_mbps=50, delay_ms=50, queue_packets=400)
 SHORT = PathSpec.symmetric("short", rate_mbps=12, delay_ms=5, queue_packets=10)
 QUEUE = PathSpec.symmetric("queue", rate_mbps=12, delay_ms=30, queue_packets=20)
+SLOW = PathSpec.symmetric("slow", rate_mbps=2, delay_ms=10, queue_packets=200)
 LOSSY = PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=20, queue_packets=200, loss=0.01)
 
 
@@ -55,6 +56,20 @@ def test_a_window_for_each_path_behind_one_gateway(tmp_path: Path) -> None:
     assert harm <= 1.05
     assert windows["long"] in {"iw28", "iw40", "iw56", "iw80"}
     assert windows["short"] == "default"
+
+
+def test_a_slow_path_is_not_given_more_than_fills_it(tmp_path: Path) -> None:
+    """2 Mb/s and 20 ms hold three segments: more than the default's window would only wait, and others behind it."""
+    require_root()
+    with Lab([SLOW]) as lab, RunningAgent(lab, configuration(lab, tmp_path)) as agent:
+        seconds(lab.fetch("slow", size=20_000, count=60))
+        agent.settled("connections_closed_total", 60)
+        found = agent.explain(str(lab.address("slow", 4)))
+    [window] = [one for one in found["dimensions"] if one["name"] == "initial_window"]
+    print(f"{8e-6 * found['rate']:.2f} Mb/s, filled by {found['pipe']} segments: {window['reason']}")
+    assert 0.5 * 2 < 8e-6 * found["rate"] < 1.5 * 2
+    assert "filled" in window["reason"]
+    assert [arm["connections"] for arm in window["arms"] if arm["name"] != "default"] == [0] * 6
 
 
 @pytest.mark.long
