@@ -2,7 +2,8 @@
 
 An algorithm has to find out how fast a path is on every connection anew, and overshoots: it sends until segments get
 lost. Paced at the rate that the path was seen to deliver it need not. So an algorithm may have a paced variant, which
-is of use only where segments get lost; to try it costs connections, so only the fastest algorithm's is tried.
+is of use only where segments get lost. To try one costs connections, so the default's is tried, and the fastest
+algorithm's where that is far ahead of the default, or the default's variant of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import Decision, Evidence, Field, Floats, Measure
+from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Floats, Measure
 from controllers.estimates import retransmission, rtt_inflation, transfer_time
 from controllers.thompson import NOTHING, decide
 from controllers.veto import suspected, vetoed
@@ -20,6 +21,7 @@ __all__ = ["CongestionThompson"]
 # What one is worth in the other's terms, in log2 of time:
 RETRANSMISSION_COST = 4.0  # ten percentage points more retransmissions need a third more speed
 INFLATION_COST = 0.1  # doubling the RTT needs 7 % more speed: the queue is shared with others
+OTHER_COST = 0.07  # another algorithm than the host's has to be 5 % faster: what shares the path is made for the host's
 # An algorithm that is four times as fast beyond doubt has so many transfers to show that it can do with fewer
 # retransmissions, as long as these are not far above the limit: where the default is held down by loss that is not
 # congestion, the other fills a path that lay idle. Measured with 10 MB at 1 % random loss: one bbr transfer at a time
@@ -31,7 +33,9 @@ MOST_EXCESS = 0.1
 # Of the segments that were sent unpaced, and at least so many of them.
 LOSSY = 0.005
 LOST = 4.0
+UNSEEN = -1000.0  # log2: slower than anything
 LONG = 200.0  # segments of a connection on average: more than windows hold
+AHEAD = 0.1  # log2, and one standard error: the default's paced variant does not do what the fastest algorithm does
 SEEN = 1.5  # transfers of an algorithm, a little faded, after which it may be the fastest
 
 
@@ -81,21 +85,38 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
         lost, sent = lost + evidence.holdout[:, Field.RETRANSMITTED], sent + evidence.holdout[:, Field.SEGMENTS]
     lossy = (lost >= LOST) & (lost > LOSSY * sent)
     seen = measure.trials >= SEEN
-    speed = np.where(seen, measure.utility + _cost(evidence), -np.inf)
-    speed[:, [number for _, number in variants]] = -np.inf
+    speed = np.where(seen, measure.utility + _cost(evidence), UNSEEN)
+    speed[:, [number for _, number in variants]] = UNSEEN
     fastest = np.where(seen[:, plain].all(axis=1), speed.argmax(axis=1), -1)
+    far_ahead = _far_ahead(measure, speed, fastest, variants)
     nothing = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
     # While small windows are all that was tried, the rate of short transfers is theirs and not the path's.
     early = np.zeros(len(evidence), np.bool_) if evidence.exploring is None else evidence.exploring
     early = early & (evidence[Field.SEGMENTS].sum(axis=1) < LONG * evidence[Field.CLOSED].sum(axis=1))
     for algorithm, number in variants:
-        promising = seen[:, number] | (~early & ((fastest == algorithm) | taught[:, number]))
+        next_one = (fastest == algorithm) & far_ahead if algorithm != ARM_DEFAULT else (fastest >= 0) & ~far_ahead
+        promising = seen[:, number] | (~early & (next_one | taught[:, number]))
         # An unknown path may be as those that taught it.
         wanted = np.where(nothing, taught[:, number], lossy & promising)
         useless[:, number] = ~(wanted & (evidence.rate > 0))
     return useless
 
 
+def _far_ahead(
+    measure: Measure, speed: Floats, fastest: NDArray[np.intp], variants: list[tuple[int, int]]
+) -> NDArray[np.bool_]:
+    """Where the fastest algorithm is far ahead of the default, or of its variant, (paths,)."""
+    rows = np.arange(len(speed))
+    ahead: NDArray[np.bool_] = (fastest > ARM_DEFAULT) & (speed[rows, fastest] - speed[:, ARM_DEFAULT] >= MUCH_FASTER)
+    for number in (number for algorithm, number in variants if algorithm == ARM_DEFAULT):
+        doubt = np.sqrt(measure.variance[rows, fastest] + measure.variance[:, number])
+        lead = measure.utility[rows, fastest] - measure.utility[:, number] - doubt
+        ahead |= (fastest > ARM_DEFAULT) & (measure.trials[:, number] >= SEEN) & (lead >= AHEAD)
+    return ahead
+
+
 def _cost(evidence: Evidence) -> Floats:
-    return RETRANSMISSION_COST * retransmission(evidence) + INFLATION_COST * np.log2(rtt_inflation(evidence))
+    plain = [number if arm.variant_of is None else arm.variant_of for number, arm in enumerate(evidence.arms)]
+    other: Floats = OTHER_COST * (np.array(plain) != ARM_DEFAULT)
+    return other + RETRANSMISSION_COST * retransmission(evidence) + INFLATION_COST * np.log2(rtt_inflation(evidence))

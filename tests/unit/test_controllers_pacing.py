@@ -1,4 +1,4 @@
-"""Paced variants: tried where segments get lost, for the fastest algorithm alone, and judged as any arm."""
+"""Paced variants: tried where segments get lost, the default's first, and judged as any arm."""
 
 from __future__ import annotations
 
@@ -39,9 +39,26 @@ def offered(decision: Decision) -> list[int]:
     return np.flatnonzero(decision.probabilities[0]).tolist()
 
 
-def test_the_fastest_algorithm_is_tried_paced_where_segments_get_lost() -> None:
-    assert offered(decide(sums_of([9, 9, 0, 0], [0, -1, 0, 0], [0.05, 0.05, 0, 0]))) == [DEFAULT, BBR, BBR_PACED]
-    assert offered(decide(sums_of([9, 9, 0, 0], [-1, 0, 0, 0], [0.05, 0.05, 0, 0]))) == [DEFAULT, BBR, PACED]
+def test_the_default_is_tried_paced_where_segments_get_lost() -> None:
+    """The fastest algorithm, where it is far ahead: of the default as it is, or as it does when it is paced."""
+    for times, arms in (
+        ([0, -1, 0, 0], [DEFAULT, BBR, PACED]),
+        ([-1, 0, 0, 0], [DEFAULT, BBR, PACED]),
+        ([0, -2.5, 0, 0], [DEFAULT, BBR, BBR_PACED]),
+    ):
+        assert offered(decide(sums_of([9, 9, 0, 0], times, [0.05, 0.05, 0, 0]))) == arms
+    for paced, arms in (
+        (-0.2, [DEFAULT, BBR, PACED, BBR_PACED]),
+        (-0.85, [DEFAULT, BBR, PACED]),
+        (-1.2, [DEFAULT, BBR, PACED]),
+    ):
+        assert offered(decide(sums_of([9, 9, 6, 0], [0, -1, paced, 0], [0.05, 0.05, 0.05, 0]))) == arms
+
+
+def test_another_algorithm_than_the_hosts_has_to_be_faster() -> None:
+    for faster, chosen in ((0.05, PACED), (0.2, BBR_PACED)):
+        decision = decide(sums_of([60, 60, 400, 400], [0, 0, -1, -1 - faster], [0.05, 0.05, 0.001, 0.001]))
+        assert decision.chosen[0] == chosen
 
 
 def test_nothing_is_paced_before_all_algorithms_were_seen() -> None:
@@ -56,7 +73,7 @@ def test_nothing_is_paced_where_nothing_gets_lost_or_the_rate_is_not_known() -> 
 
 
 def test_what_the_holdout_loses_counts() -> None:
-    clean = sums_of([90, 90, 0, 0], [0, -1, 0, 0], [0, 0, 0, 0])
+    clean = sums_of([90, 90, 0, 0], [0, -2.5, 0, 0], [0, 0, 0, 0])
     holdout = np.zeros((1, len(Field)), np.float32)
     holdout[0, [Field.SEGMENTS, Field.RETRANSMITTED]] = 7000, 700
     assert BBR_PACED in offered(decide(clean, holdout=holdout))
@@ -77,12 +94,12 @@ def test_one_that_was_tried_stays_though_another_algorithm_became_the_fastest() 
 
 
 def test_nothing_new_is_paced_while_windows_are_tried_but_long_transfers() -> None:
-    lossy = sums_of([9, 9, 0, 0], [0, -1, 0, 0], [0.05, 0.05, 0, 0])
+    lossy = sums_of([9, 9, 0, 0], [0, -2.5, 0, 0], [0.05, 0.05, 0, 0])
     assert offered(decide(lossy, exploring=np.ones(1, np.bool_))) == [DEFAULT, BBR]
     long = lossy.copy()
     long[:, :, [Field.SEGMENTS, Field.RETRANSMITTED]] *= 10
     assert offered(decide(long, exploring=np.ones(1, np.bool_))) == [DEFAULT, BBR, BBR_PACED]
-    tried = sums_of([9, 9, 0, 9], [0, -1, 0, -1], [0.05, 0.05, 0, 0])
+    tried = sums_of([9, 9, 0, 9], [0, -2.5, 0, -2.5], [0.05, 0.05, 0, 0])
     assert BBR_PACED in offered(decide(tried, exploring=np.ones(1, np.bool_)))
 
 
