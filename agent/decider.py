@@ -141,11 +141,7 @@ class Decider:
         table.grow(len(self._store))
         lesson = self._networks.lesson(number, due.networks)
         for some in chunks(rows):
-            evidence = Evidence(
-                arms, self._store.part(number, some), holdout=self._store.holdout(some),
-                rate=self._store.rates.of(some), pipe=self._store.pipe(some),
-                exploring=self._rows[self._windows].learning[some],
-            )  # fmt: skip
+            evidence = self._evidence(number, some)
             measure = law.measure(evidence)
             if measure is not None:
                 own = statistics(measure)
@@ -172,6 +168,14 @@ class Decider:
         self._unknown[number].put(unknown, decision)
         groups = np.arange(min(self._store.groups, len(unknown)))
         table.put(groups, decision)
+
+    def _evidence(self, number: int, rows: Array) -> Evidence:
+        """What the law of a dimension is told of some rows; what others have taught comes after its measure."""
+        store = self._store
+        evidence = Evidence(self._dimensions[number].arms, store.part(number, rows), holdout=store.holdout(rows))
+        if number == self._windows:
+            return replace(evidence, pipe=store.pipe(rows))
+        return replace(evidence, rate=store.rates.of(rows), exploring=self._rows[self._windows].learning[rows])
 
 
 def _zeros(*shape: int) -> Array:
