@@ -31,6 +31,7 @@ from agent.kernel import Kernel
 from agent.learnt import Learnt
 from agent.loader import Loader
 from agent.notify import Notifier
+from agent.signals import Signals
 from agent.snapshot import Health, Snapshot, take
 from agent.state import Keeper, load, remaining
 from agent.tuner import Tuner
@@ -41,6 +42,7 @@ __all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
+_END = frozenset({signal.SIGTERM, signal.SIGINT})
 _TICK = 0.25  # seconds: how fast a signal is acted on and a late job is noticed
 _PATIENCE = 2.0  # seconds at the end for a disk that is slow
 _LATE = 3.0  # intervals without a run: the job is late; the watchdog starves until it ran
@@ -64,8 +66,7 @@ class Service:
         self._path = path
         self._notifier = Notifier.from_environment(os.environ)
         self._health = Health(reload_time=time.time())
-        self._stop = threading.Event()
-        self._reload = threading.Event()
+        self._signals = Signals()
         self._on_time = time.monotonic()
         # The worker holds it while it changes the tuner; `explain` holds it while it looks.
         self.lock = threading.Lock()
@@ -93,9 +94,7 @@ class Service:
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
+        self._signals.install((*_END, signal.SIGHUP))
         scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -112,8 +111,10 @@ class Service:
         logger.info("attached to %s, listening on %s", attached, self._web.url)
         self._notifier.ready(f"attached to {attached}")
         try:
-            while not self._stop.wait(_TICK):
+            while not (arrived := self._signals.wait(_TICK)) & _END:
                 self._tend(scheduler, jobs)
+                if signal.SIGHUP in arrived:
+                    self._reload_configuration(scheduler, jobs)
         finally:
             self._notifier.stopping()
             self._end(scheduler)
@@ -182,9 +183,6 @@ class Service:
         if not late:
             self._on_time = now
             self._notifier.ping()
-        if self._reload.is_set():
-            self._reload.clear()
-            self._reload_configuration(scheduler, jobs)
 
     def _reload_configuration(self, scheduler: BackgroundScheduler, jobs: list[_Job]) -> None:
         """All or nothing: a configuration with any mistake changes nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -16,7 +15,6 @@ def loop(*, silent: float) -> Service:
     """A service whose jobs were all on time `silent` seconds ago for the last time."""
     service = object.__new__(Service)
     service._notifier = Notifier()
-    service._reload = threading.Event()
     service._on_time = time.monotonic() - silent
     service.tuner = SimpleNamespace(config=default())  # type: ignore[assignment]
     return service
