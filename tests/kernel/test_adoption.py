@@ -170,7 +170,7 @@ def test_adoption_takes_a_third_capability(lab: Lab, tmp_path: Path, perfmon: bo
 
 
 @pytest.mark.skipif(not CALLBACKS_ON_OPEN, reason="callbacks cannot be switched on for open sockets before 6.12")
-@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("family", [pytest.param(4, marks=pytest.mark.long), 6])
 def test_open_connections_are_counted_and_never_compared(lab: Lab, tmp_path: Path, family: int) -> None:
     size = 300_007
     transfer = Transfer(path="path", size=size, count=3, gap_ms=3500.0, keep=True, family=family)

@@ -116,7 +116,7 @@ def test_nothing_is_slower_where_there_is_nothing_to_gain(tmp_path: Path) -> Non
     require_root()
     with Lab([LONG]) as lab:
         with RunningAgent(lab, configuration(lab, tmp_path)):
-            tuned = seconds(lab.fetch("long", size=5_000, count=200, concurrency=4))
-        default = seconds(lab.fetch("long", size=5_000, count=200, concurrency=4))
+            tuned = seconds(lab.fetch("long", size=5_000, count=200, concurrency=8))
+        default = seconds(lab.fetch("long", size=5_000, count=200, concurrency=8))
     assert median(tuned) / median(default) <= 1.03
     assert all(second >= 0.19 for second in itertools.chain(tuned, default))  # two round trips of 100 ms

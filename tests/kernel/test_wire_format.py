@@ -132,7 +132,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["all", pytest.param("little", marks=pytest.mark.long)])
 def asked(request: pytest.FixtureRequest) -> Iterator[Bench]:
     require_root()
     cgroup = mount_point() / f"tcptuned-wire-{os.getpid()}"

@@ -88,7 +88,7 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("path", [1, 8, 16, 17])
+@pytest.mark.parametrize("path", [1, 16, *(pytest.param(path, marks=pytest.mark.long) for path in (8, 17))])
 @pytest.mark.parametrize("name", LIES)
 def test_what_a_lying_fleet_costs_is_soon_over(path: int, name: str) -> None:
     """The first connections of a host's first paths begin where the liar says; then their own experience counts."""

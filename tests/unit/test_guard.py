@@ -93,7 +93,7 @@ def test_after_a_quarantine_harm_is_found_as_fast_as_before() -> None:
     [
         *((noise, 400, 432, 20, 200.0) for noise in NOISES),
         *((noise, 400, 1440, 1, 60.0) for noise in ("normal", "student")),
-        *((noise, 60, 1440, 60, 60.0) for noise in ("normal", "near")),
+        *(pytest.param(noise, 60, 1440, 60, 60.0, marks=pytest.mark.long) for noise in ("normal", "near")),
     ],
 )
 def test_false_alarms_are_rarer_than_one_in_a_hundred_days(
