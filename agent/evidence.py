@@ -59,9 +59,6 @@ class EvidenceStore:
         self.half_life = half_life
         names = [dimension.name for dimension in dimensions]
         self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
-        # By congestion control the one that it is a variant of, or itself.
-        plain = [arm.variant_of for arm in dimensions[self._congestion].arms]
-        self._plain = np.array([number if other is None else other for number, other in enumerate(plain)])
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
@@ -237,8 +234,8 @@ class EvidenceStore:
         """From now on only connections with this congestion control count for the initial windows of `rows`.
 
         `algorithm` is an arm, or ANY. Algorithms differ in time and in losses, and the luck of which connections had
-        which would decide between the windows. What was learnt mostly under others is dropped, or cut down if these are
-        variants of the same; what was restored counts as learnt under the one that is settled on first.
+        which would decide between the windows. What was learnt mostly under others is dropped; what was restored
+        counts as learnt under the one that is settled on first.
         """
         before = self._algorithm[rows]
         new = (before != algorithm) & (before != RESTORED) & (algorithm != ANY)
@@ -246,10 +243,8 @@ class EvidenceStore:
         rows, algorithm = rows[new], algorithm[new]
         closed = self.of(self._congestion)[Field.CLOSED][rows]
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
-        alike = (closed * (self._plain == self._plain[algorithm][:, None])).sum(axis=1) >= 0.5 * closed.sum(axis=1)
         first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
-        self._cut(rows[alike & ~mostly], self._windows)
-        self._sums[rows[~alike], first:last] = 0.0
+        self._sums[rows[~mostly], first:last] = 0.0
         self._news[rows] = self._urgent[rows] = True
 
     def forget(self, count: int) -> tuple[Array, Array]:

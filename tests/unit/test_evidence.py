@@ -19,7 +19,6 @@ from agent.rules import MAPPED_BITS, packed
 from agent.sums import MOST_WEIGHT, fade, fields_of
 from controllers import Field
 from controllers.base import LOG_CENTRE
-from controllers.change import KEPT
 
 LIMITS = constants()
 NONE = LIMITS["ARM_NONE"]
@@ -369,18 +368,6 @@ def test_windows_are_judged_under_the_algorithm_that_is_settled_on() -> None:
     store.judge_windows_under(np.full(2, ANY, np.uint8), rows)
     absorb(store, keys, rows_of(4, closed=[5, 3, 1, 7]))
     assert windows[3].tolist() == [0, 3 + 8, 1, 0, 0, 0, 0]
-
-
-def test_windows_known_under_a_variant_are_known_a_little() -> None:
-    """Arms 2 and 3 are the paced variants of 0 and 1: what is known under the one begins the other."""
-    store = new_store()
-    assert [arm.variant_of for arm in store.dimensions[CONGESTION].arms] == [None, None, 0, 1]
-    keys = keys_of("203.0.113.0/24", "203.0.114.0/24", arms=[(4, 1, 0), (4, 0, 0)])
-    absorb(store, keys, rows_of(2, closed=[30, 30]))
-    store.judge_windows_under(np.array([3, 3], np.uint8), np.array([3, 4]))
-    windows = store.of(WINDOWS)[Field.CLOSED]
-    assert windows[3, 4] == pytest.approx(KEPT)
-    assert windows[4].sum() == 0
 
 
 def test_a_path_is_filled_where_a_queue_stands() -> None:
