@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from agent.evidence import ANY, EvidenceStore
 from agent.guarding import Guarding
 from agent.libbpf import Array
 from agent.networks import Networks
-from agent.sums import chunks
+from agent.sums import chunks, enlarged
 from controllers import Controller, Decision, Evidence, Field
 from controllers.base import ARM_DEFAULT
 from controllers.inheritance import STATISTICS, statistics
@@ -227,12 +226,8 @@ class _Table:
         """Makes it at least so long."""
         first, self._length = self._length, max(self._length, length)
         if self._length > len(self._rest):
-            room = max(self._length + self._length // 4, 1024)
             for name in ("_probabilities", "_rest"):
-                old: np.ndarray[Any, Any] = getattr(self, name)
-                new = np.zeros((room, *old.shape[1:]), old.dtype)
-                new[: len(old)] = old
-                setattr(self, name, new)
+                setattr(self, name, enlarged(getattr(self, name), max(self._length, 1024)))
         self._default(slice(first, self._length))
 
     def reset(self, length: int, reason: str) -> None:

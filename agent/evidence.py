@@ -13,10 +13,10 @@ import numpy as np
 
 from agent.bpf_source import constants
 from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension
-from agent.identities import Identities, enlarged, identities
+from agent.identities import Identities, identities
 from agent.libbpf import Array
 from agent.rates import Rates
-from agent.sums import MOST_WEIGHT, chunks, fade, fields_of
+from agent.sums import MOST_WEIGHT, chunks, enlarged, fade, fields_of
 from controllers import Evidence, Field
 from controllers.change import KEPT, Recent, changed, faded, surprise
 

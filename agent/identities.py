@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from agent.libbpf import Array
+from agent.sums import enlarged
 
-__all__ = ["Identities", "enlarged", "identities"]
+__all__ = ["Identities", "identities"]
 
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1")])
 # As one string; of equal lengths, so that zeros at the end, which numpy does not tell apart, mean nothing.
@@ -83,13 +84,3 @@ class Identities:
     def _names(self) -> Array:
         """The identities of all paths as strings, (paths,): a view."""
         return self._identity[self.groups : len(self)].view(_NAME)
-
-
-def enlarged(array: Array, least: int) -> Array:
-    """A copy with room for `least` rows and some more, which are zero.
-
-    What is not used yet takes no memory: the kernel gives pages when they are written.
-    """
-    new = np.zeros((max(least, len(array) + len(array) // 4), *array.shape[1:]), array.dtype)
-    new[: len(array)] = array
-    return new

@@ -12,7 +12,7 @@ from agent.libbpf import Array
 from controllers import Field
 from controllers.base import LOG_CENTRE
 
-__all__ = ["MOST_WEIGHT", "chunks", "fade", "fields_of"]
+__all__ = ["MOST_WEIGHT", "chunks", "enlarged", "fade", "fields_of"]
 
 # Connections that the arms of a path remember at most: where there are many, what was true ten minutes ago must not
 # outvote the last hundred. The two sides of the comparison keep everything.
@@ -27,6 +27,16 @@ def chunks(rows: Array) -> Iterator[Array]:
     """`rows` in handy pieces."""
     for first in range(0, len(rows), _CHUNK):
         yield rows[first : first + _CHUNK]
+
+
+def enlarged(array: Array, least: int) -> Array:
+    """A copy with room for `least` rows and some more, which are zero.
+
+    What is not used yet takes no memory: the kernel gives pages when they are written.
+    """
+    new = np.zeros((max(least, len(array) + len(array) // 4), *array.shape[1:]), array.dtype)
+    new[: len(array)] = array
+    return new
 
 
 def fade(
