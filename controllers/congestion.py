@@ -86,8 +86,7 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     lossy = (lost >= LOST) & (lost > LOSSY * sent)
     seen = measure.trials >= SEEN
     speed = np.where(seen, measure.utility + _cost(evidence), UNSEEN)
-    speed[:, [number for _, number in variants]] = UNSEEN
-    fastest = np.where(seen[:, plain].all(axis=1), speed.argmax(axis=1), -1)
+    fastest = np.where(seen[:, plain].all(axis=1), np.array(plain)[speed[:, plain].argmax(axis=1)], -1)
     far_ahead = _far_ahead(measure, speed, fastest, variants)
     nothing = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
@@ -106,13 +105,16 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
 def _far_ahead(
     measure: Measure, speed: Floats, fastest: NDArray[np.intp], variants: list[tuple[int, int]]
 ) -> NDArray[np.bool_]:
-    """Where the fastest algorithm is far ahead of the default, or of its variant, (paths,)."""
+    """Where the fastest algorithm is far ahead of the default, or of its variant, (paths,).
+
+    In speed alone: what it retransmits now is what its own variant is to save.
+    """
     rows = np.arange(len(speed))
     ahead: NDArray[np.bool_] = (fastest > ARM_DEFAULT) & (speed[rows, fastest] - speed[:, ARM_DEFAULT] >= MUCH_FASTER)
     for number in (number for algorithm, number in variants if algorithm == ARM_DEFAULT):
         doubt = np.sqrt(measure.variance[rows, fastest] + measure.variance[:, number])
-        lead = measure.utility[rows, fastest] - measure.utility[:, number] - doubt
-        ahead |= (fastest > ARM_DEFAULT) & (measure.trials[:, number] >= SEEN) & (lead >= AHEAD)
+        seen = speed[:, number] > UNSEEN
+        ahead |= (fastest > ARM_DEFAULT) & seen & (speed[rows, fastest] - speed[:, number] - doubt >= AHEAD)
     return ahead
 
 

@@ -53,6 +53,8 @@ def test_the_default_is_tried_paced_where_segments_get_lost() -> None:
         (-1.2, [DEFAULT, BBR, PACED]),
     ):
         assert offered(decide(sums_of([9, 9, 6, 0], [0, -1, paced, 0], [0.05, 0.05, 0.05, 0]))) == arms
+        # What bbr retransmits is what its variant is to save: measured with downloads at 0.06 % random loss.
+        assert offered(decide(sums_of([9, 9, 6, 0], [0, -1, paced, 0], [0.05, 0.28, 0.002, 0]))) == arms
 
 
 def test_another_algorithm_than_the_hosts_has_to_be_faster() -> None:
