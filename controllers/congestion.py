@@ -105,7 +105,7 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
 def _far_ahead(speed: Floats, fastest: NDArray[np.intp], variants: list[tuple[int, int]]) -> NDArray[np.bool_]:
     """Where the fastest algorithm is far ahead of the default, or of its variant, (paths,).
 
-    In speed alone: what it retransmits now is what its own variant is to save. Nor is there time to be sure of it, as an
+    In speed alone: what it retransmits now is what its own variant is to save. Nor is there time to be sure, as an
     algorithm that retransmits much is hardly tried again.
     """
     rows = np.arange(len(speed))

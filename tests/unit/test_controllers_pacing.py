@@ -49,7 +49,7 @@ def test_the_default_is_tried_paced_where_segments_get_lost() -> None:
         assert offered(decide(sums_of([9, 9, 0, 0], times, [0.05, 0.05, 0, 0]))) == arms
     for paced, arms in (
         (-0.2, [DEFAULT, BBR, PACED, BBR_PACED]),
-        (-0.85, [DEFAULT, BBR, PACED]),
+        (-0.9, [DEFAULT, BBR, PACED]),
         (-1.2, [DEFAULT, BBR, PACED]),
     ):
         assert offered(decide(sums_of([9, 9, 6, 0], [0, -1, paced, 0], [0.05, 0.05, 0.05, 0]))) == arms
