@@ -54,7 +54,8 @@ class Decider:
         self._store = store
         self._networks = networks
         self._guarding = guarding
-        self._windows = [dimension.name for dimension in dimensions].index(INITIAL_WINDOW)
+        names = [dimension.name for dimension in dimensions]
+        self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
         self.failures = failures
         self._turns, self._hurried = _Turns(), _Turns()
         self.forget()
@@ -148,20 +149,20 @@ class Decider:
                 prior = self._networks.prior(number, parents[some], own)
                 evidence = replace(evidence, prior=prior)
             decision = law.step(now, evidence, measure)
-            if self._dimensions[number].name == INITIAL_WINDOW:
+            if number == self._windows:
                 fell = decision.chosen + _FAR_DOWN <= table.decision().chosen[some]
                 self._store.windows_fell(some[fell])
             table.put(some, self._guarding.restrained(decision, some))
-            if self._dimensions[number].name == CONGESTION and decision.settled is not None:
+            if number == self._congestion and decision.settled is not None:
                 alone = np.where(decision.settled, decision.chosen, ANY).astype(np.uint8)
                 self._store.judge_windows_under(alone, some)
         if len(rows):
             self._networks.learn(number, lesson)
 
         prior = self._networks.prior(number, unknown, _zeros(len(unknown), len(arms), STATISTICS))
-        evidence = Evidence(
-            arms, _zeros(len(unknown), len(arms), len(Field)), prior, rate=self._networks.rates(unknown)
-        )
+        evidence = Evidence(arms, _zeros(len(unknown), len(arms), len(Field)), prior)
+        if number == self._congestion:
+            evidence = replace(evidence, rate=self._networks.rates(unknown))
         decision = self._guarding.restrained_unknown(law.step(now, evidence))
         self._unknown[number].grow(len(self._networks))
         self._unknown[number].put(unknown, decision)
@@ -174,7 +175,10 @@ class Decider:
         evidence = Evidence(self._dimensions[number].arms, store.part(number, rows), holdout=store.holdout(rows))
         if number == self._windows:
             return replace(evidence, pipe=store.pipe(rows))
-        return replace(evidence, rate=store.rates.of(rows), exploring=self._rows[self._windows].learning[rows])
+        if number == self._congestion:
+            exploring = self._rows[self._windows].learning[rows]
+            return replace(evidence, rate=store.rates.of(rows), exploring=exploring)
+        return evidence
 
 
 def _zeros(*shape: int) -> Array:

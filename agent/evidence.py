@@ -8,6 +8,7 @@ their sums over all paths, for people to read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -60,6 +61,8 @@ class EvidenceStore:
         names = [dimension.name for dimension in dimensions]
         self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
+        # Where the arms of each dimension are on the array's second axis.
+        self._slots = [slice(first, last) for first, last in pairwise(self._offsets.tolist())]
         self.holdout_slot = int(self._offsets[-1])
         self.treated_slot = self.holdout_slot + 1
         self._identities = Identities(groups)
@@ -109,16 +112,14 @@ class EvidenceStore:
 
     def of(self, dimension: int) -> Evidence:
         """The evidence of one dimension by number: a view, not a copy."""
-        first, last = self._offsets[dimension], self._offsets[dimension + 1]
-        return Evidence(self.dimensions[dimension].arms, self._sums[: len(self), first:last])
+        return Evidence(self.dimensions[dimension].arms, self._sums[: len(self), self._slots[dimension]])
 
     def part(self, dimension: int, rows: Array) -> Array:
         """A copy of the sums of some rows in one dimension, (rows, arms, fields).
 
         Paths are contiguous in memory, so that what is computed for every path runs over contiguous memory.
         """
-        first, last = self._offsets[dimension], self._offsets[dimension + 1]
-        some = self._sums[rows, first:last]
+        some = self._sums[rows, self._slots[dimension]]
         result: Array = np.ascontiguousarray(some.transpose(2, 1, 0)).transpose(2, 1, 0)
         return result
 
@@ -134,8 +135,8 @@ class EvidenceStore:
 
     def pipe(self, rows: Array) -> Array:
         """Segments that fill each path, (rows,); 0 where none was seen to be filled."""
-        first, last = self._offsets[self._congestion], self._offsets[self._congestion + 1]
-        rtt, least = (self._sums[rows, first:last, field].sum(axis=1) for field in (Field.RTT, Field.BASE_RTT))
+        slots = self._slots[self._congestion]
+        rtt, least = (self._sums[rows, slots, field].sum(axis=1) for field in (Field.RTT, Field.BASE_RTT))
         filled: Array = np.where(rtt >= _QUEUED * np.maximum(least, 1.0), self.rates.pipe(rows), 0.0)
         return filled
 
@@ -200,8 +201,7 @@ class EvidenceStore:
             arm, count = arms[:, number].astype(np.intp), len(self.dimensions[number].arms)
             slots.append(self._sums[paths, self._offsets[number] + np.minimum(arm, count - 1)] * (arm < count)[:, None])
         rows, inverse = np.unique(paths, return_inverse=True)
-        first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
-        windows = self._sums[rows, first:last, : Field.LOG_BYTES + 1].sum(axis=1)
+        windows = self._sums[rows, self._slots[self._windows], : Field.LOG_BYTES + 1].sum(axis=1)
         surprises = surprise(slots[0], slots[1], windows[inverse], fields)
         recent = faded(self._recent[rows], np.bincount(inverse, fields[:, Field.CLOSED], len(rows)).astype(np.float64))
         np.add.at(recent, inverse, surprises)
@@ -215,10 +215,10 @@ class EvidenceStore:
             self._cut(rows[new], number)
 
     def _cut(self, rows: Array, dimension: int) -> None:
-        first, last = self._offsets[dimension], self._offsets[dimension + 1]
-        closed = self._sums[rows, first:last, Field.CLOSED].sum(axis=1)
+        slots = self._slots[dimension]
+        closed = self._sums[rows, slots, Field.CLOSED].sum(axis=1)
         left = np.minimum(1.0, KEPT / np.maximum(closed, 1.0))
-        self._sums[rows, first:last] *= left[:, None, None]
+        self._sums[rows, slots] *= left[:, None, None]
 
     def windows_fell(self, rows: Array) -> None:
         """Cuts down what is known of the congestion controls of `rows`, whose window turned out to lose.
@@ -243,8 +243,7 @@ class EvidenceStore:
         rows, algorithm = rows[new], algorithm[new]
         closed = self.of(self._congestion)[Field.CLOSED][rows]
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
-        first, last = self._offsets[self._windows], self._offsets[self._windows + 1]
-        self._sums[rows[~mostly], first:last] = 0.0
+        self._sums[rows[~mostly], self._slots[self._windows]] = 0.0
         self._news[rows] = self._urgent[rows] = True
 
     def forget(self, count: int) -> tuple[Array, Array]:

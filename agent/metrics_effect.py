@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
@@ -29,8 +30,7 @@ def uplift(snapshot: Snapshot) -> Iterator[Metric]:
         )
         for dimension, found in snapshot.uplifts.items():
             for group, value in zip(snapshot.groups, getattr(found, bound), strict=True):
-                # Not a number where nothing is known.
-                if value == value:  # noqa: PLR0124
+                if not math.isnan(value):  # nothing is known
                     family.add_metric((group, dimension), float(value))
         yield family
 

@@ -24,7 +24,7 @@ def show_report(config: Config, output: Path | None, *, as_json: bool) -> None:
             print(text, end="")
             return
     else:
-        from agent.report_page import render  # noqa: PLC0415  JSON does without the plots
+        from agent.report_page import render  # noqa: PLC0415  JSON does without the plots, whose library takes half a second to import
 
         try:
             text = render(facts)

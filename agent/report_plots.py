@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
 __all__ = ["COLOURS", "Interval", "bars", "changes", "intervals", "over_time"]
 
 _WIDTH = 4.6  # inches: narrow, so that letters are still readable when a phone shows the whole width
@@ -172,11 +176,7 @@ def _clean(label: str) -> str:
 
 
 def _svg(draw: Callable[[Any], None], height: float) -> str:
-    # It takes half a second to import. Without pyplot there is neither a display nor global state.
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
+    # Without pyplot there is neither a display nor global state.
     text = io.StringIO()
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # A letter that the font does not have is the browser's matter.
