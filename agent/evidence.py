@@ -192,17 +192,17 @@ class EvidenceStore:
 
     def _notice_changes(self, paths: Array, arms: Array, fields: Array) -> None:
         """Cuts down what is known of paths that do something else than their arms did before."""
+        algorithm, _ = self._of_arms(self._congestion, paths, arms)
+        window, drawn = self._of_arms(self._windows, paths, arms)
+        rows, inverse = np.unique(paths, return_inverse=True)
+        windows = self._sums[rows, self._slots[self._windows]].sum(axis=1)[inverse]
+        # A window that is no arm is the algorithm's own, or is the same for all: what it does is part of the other.
+        window, windows = (np.where(drawn[:, None], each, algorithm) for each in (window, windows))
         # What a window is expected to lose is known under the algorithm that windows are judged under.
-        other = ~self._judged(paths, arms)
+        other = ~self._judged(paths, arms) | ~drawn
         fields = fields.copy()
         fields[other, Field.FIRST_WINDOW_SEGMENTS] = fields[other, Field.FIRST_WINDOW_LOSSES] = 0.0
-        slots = []
-        for number in (self._congestion, self._windows):
-            arm, count = arms[:, number].astype(np.intp), len(self.dimensions[number].arms)
-            slots.append(self._sums[paths, self._offsets[number] + np.minimum(arm, count - 1)] * (arm < count)[:, None])
-        rows, inverse = np.unique(paths, return_inverse=True)
-        windows = self._sums[rows, self._slots[self._windows], : Field.LOG_BYTES + 1].sum(axis=1)
-        surprises = surprise(slots[0], slots[1], windows[inverse], fields)
+        surprises = surprise(algorithm, window, windows, fields)
         recent = faded(self._recent[rows], np.bincount(inverse, fields[:, Field.CLOSED], len(rows)).astype(np.float64))
         np.add.at(recent, inverse, surprises)
         new = changed(recent)
@@ -213,6 +213,12 @@ class EvidenceStore:
         self.rates.forget(rows[new])
         for number in range(len(self.dimensions)):
             self._cut(rows[new], number)
+
+    def _of_arms(self, number: int, paths: Array, arms: Array) -> tuple[Array, Array]:
+        """What is known of the arms that connections had in a dimension, (samples, fields), and where one was drawn."""
+        arm, count = arms[:, number].astype(np.intp), len(self.dimensions[number].arms)
+        drawn = arm < count
+        return self._sums[paths, self._offsets[number] + np.minimum(arm, count - 1)] * drawn[:, None], drawn
 
     def _cut(self, rows: Array, dimension: int) -> None:
         slots = self._slots[dimension]

@@ -6,7 +6,7 @@ the kernel's policy trie too, so that the first connection of an unknown path in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,8 +175,15 @@ class Networks:
 
         Paths that have only their group in common say nothing of each other: 0.
         """
+        return self._greatest(self._store.rates.of, networks)
+
+    def pipe(self, networks: Array) -> Array:
+        """Segments on their way when the path is just filled that has room for most, in each of `networks`; else 0."""
+        return self._greatest(self._store.rates.pipe, networks)
+
+    def _greatest(self, of: Callable[[Array], Array], networks: Array) -> Array:
         known = np.zeros(len(self), np.float32)
-        np.maximum.at(known, self.parents(), self._store.rates.of(np.arange(len(self._store), dtype=np.int32)))
+        np.maximum.at(known, self.parents(), of(np.arange(len(self._store), dtype=np.int32)))
         known[: self.groups] = 0.0
         found: Array = known[networks]
         return found

@@ -13,6 +13,7 @@ from agent.networks import Networks
 from agent.rules import Rule
 from agent.sums import chunks
 from controllers import Decision
+from controllers.initial_window import filling, windows_of
 from controllers.short import short_ones_tell
 
 __all__ = ["STEPS", "Publisher", "cumulative"]
@@ -52,7 +53,7 @@ def safe_windows(dimensions: tuple[Dimension, ...], decisions: list[Decision], r
     """The largest window, in segments, that a peer may be granted on `rows`; 0 where nothing speaks against any."""
     for dimension, decision in zip(dimensions, decisions, strict=True):
         if dimension.name == INITIAL_WINDOW and decision.limit is not None:
-            windows = np.array([constants()["INITIAL_WINDOW_KERNEL"], *(arm.value for arm in dimension.arms[1:])])
+            windows = windows_of(dimension.arms)
             limit = decision.limit[rows].astype(np.intp)
             return np.where(limit < len(windows), windows[np.clip(limit - 1, 0, len(windows) - 1)], 0)
     return np.zeros(len(rows), np.intp)
@@ -68,6 +69,20 @@ def paced_rates(dimensions: tuple[Dimension, ...], decisions: list[Decision], ro
             steps = np.round(np.log(np.where(used, rates, 1.0).astype(np.float64)) / _RATE_STEP)
             return np.where(used, np.minimum(np.exp(steps * _RATE_STEP), constants()["RATE_MAX"]), 0.0)
     return np.zeros(len(rows))
+
+
+def paced_windows(dimensions: tuple[Dimension, ...], rates: Array, pipe: Array) -> Array:
+    """What paced connections begin with, in segments, (rows,): what fills the path; 0 where an arm is drawn for them.
+
+    At the rate of the path no window is a burst, so there is nothing to try. `rates` (rows,) are those told to the
+    kernel; `pipe` (rows,) is how many segments are on their way when the path is just filled, 0 where that is not
+    known.
+    """
+    for dimension in dimensions:
+        if dimension.name == INITIAL_WINDOW and len(dimension.arms) > 1:
+            windows = windows_of(dimension.arms)
+            return np.where((rates > 0) & (pipe > 0), windows[filling(windows, pipe)], 0)
+    return np.zeros(len(rates), np.intp)
 
 
 class Publisher:
@@ -94,13 +109,13 @@ class Publisher:
         paths = rows >= store.groups
         rows = rows[paths]
         identity = store.identity[rows]
-        policies = self._policies(decisions, rows, store.rates.of(rows))
+        policies = self._policies(decisions, rows, store.rates.of(rows), store.rates.pipe(rows))
         policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
         policies["transfer_min"] = _SHORTEST * short_ones_tell(store.untuned(rows))
         policies["holdout"] = np.round(holdout[0][paths] * _FULL)
         changed = self._of_rows.put(rows, policies, self._keys(identity["address"], identity["bits"]))
 
-        policies = self._policies(unknown, networks, self._networks.rates(networks))
+        policies = self._policies(unknown, networks, self._networks.rates(networks), self._networks.pipe(networks))
         policies["path_bits"], policies["group"] = above["path_bits"][networks], above["group"][networks]
         policies["holdout"] = np.round(holdout[1] * _FULL)
         keys = self._keys(above["address"][networks], above["bits"][networks])
@@ -130,7 +145,7 @@ class Publisher:
         address = np.array([list(rule.address) for rule in self._rules], np.uint8)
         return self._keys(address, [rule.bits for rule in self._rules])
 
-    def _policies(self, decisions: list[Decision], rows: Array, rates: Array) -> Array:
+    def _policies(self, decisions: list[Decision], rows: Array, rates: Array, pipe: Array) -> Array:
         policies = np.zeros(len(rows), self._kernel.policy)
         arms = constants()["ARMS"]
         for some, part in zip(chunks(rows), chunks(np.arange(len(rows))), strict=True):
@@ -138,6 +153,7 @@ class Publisher:
             policies["upto"][part] = np.concatenate(upto, axis=1)
         policies["safe_window"] = safe_windows(self._store.dimensions, decisions, rows)
         policies["rate"] = paced_rates(self._store.dimensions, decisions, rows, rates)
+        policies["paced_window"] = paced_windows(self._store.dimensions, policies["rate"], pipe)
         return policies
 
     def _keys(self, address: Array, bits: Array | list[int]) -> Array:

@@ -216,7 +216,9 @@ def _print_explanation(console: Console, facts: Mapping[str, Any]) -> None:
     console.print(f"applied: {facts['applied']}")
     if facts["rate"] is not None:
         filled = "" if facts["pipe"] is None else f", filled by {facts['pipe']:,.3g} segments"
-        console.print(f"fastest seen: {8e-6 * facts['rate']:,.3g} Mb/s{filled}; paced connections send no faster")
+        window = "" if facts["paced_window"] is None else f" and begin with {facts['paced_window']} segments"
+        paced = f"paced connections send no faster{window}"
+        console.print(f"fastest seen: {8e-6 * facts['rate']:,.3g} Mb/s{filled}; {paced}")
     if facts["guard"]["state"] == "probation":
         console.print(
             "on probation until there is enough to compare, or a gain is beyond doubt: its holdout is larger, unless "

@@ -15,6 +15,7 @@ from agent.dimensions import CONGESTION, Dimension
 from agent.display import moment
 from agent.guard_facts import guard_facts, holdout, in_force, verdict_facts
 from agent.libbpf import Array
+from agent.policy import paced_windows
 from agent.prior_facts import prior_facts
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
@@ -82,20 +83,24 @@ def explain(tuner: Tuner, address: IPv4Address | IPv6Address) -> dict[str, Any]:
         "excluded": match.excluded,
         "applied": _applied(tuner, match, address),
         "guard": guard_facts(tuner, match),
-        "rate": _rate(tuner, match),
+        **_pacing(tuner, match),
         "pipe": _pipe(tuner, match),
         "dimensions": [_explained(tuner, number, match, rows) for number in range(len(tuner.dimensions))],
         "comparison": arm_facts(Evidence(_SIDES, sides)),
     }
 
 
-def _rate(tuner: Tuner, match: Match) -> float | None:
-    """Bytes a second that the path was seen to deliver, or the fastest one in its network; None if none was."""
+def _pacing(tuner: Tuner, match: Match) -> dict[str, float | None]:
+    """Bytes a second that the path was seen to deliver, or the fastest one in its network, and the segments that a
+    paced connection begins with; None if that is not known."""
     if match.inherited is None:
-        rate = float(tuner.store.rates.of(np.array([match.row]))[0])
+        row = np.array([match.row])
+        rate, pipe = tuner.store.rates.of(row), tuner.store.rates.pipe(row)
     else:
-        rate = float(tuner.networks.rates(np.array([match.network]))[0])
-    return round(rate) if rate else None
+        network = np.array([match.network])
+        rate, pipe = tuner.networks.rates(network), tuner.networks.pipe(network)
+    window = paced_windows(tuner.dimensions, rate, pipe)
+    return {"rate": round(float(rate[0])) or None, "paced_window": int(window[0]) or None}
 
 
 def _pipe(tuner: Tuner, match: Match) -> float | None:

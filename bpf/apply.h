@@ -20,38 +20,53 @@ static __always_inline const struct arm *meaning(int dimension, u8 arm)
     return arms.lookup(&index.value);
 }
 
-static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *settings,
-                                               const struct policy *policy)
+static __always_inline int set_window(struct bpf_sock_ops *skops, int segments)
 {
-    const struct arm *chosen;
-    union stack_int window;
-    int segments, limit = settings->initial_window_max;
-    u8 arm;
+    union stack_int window = {.word = pair(segments, 0)};
 
-    /* Another window than the kernel's: a route's initcwnd, or a SYN was lost. Not ours to change. */
-    if (skops->snd_cwnd != INITIAL_WINDOW_KERNEL) {
-        count(COUNTER_LEFT_OWN_WINDOW);
-        return ARM_NONE;
-    }
-    arm = draw(policy, DIMENSION_INITIAL_WINDOW);
-    chosen = meaning(DIMENSION_INITIAL_WINDOW, arm);
-    if (!chosen || !chosen->value)
-        return chosen ? arm : ARM_NONE;
+    return bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value));
+}
 
-    segments = chosen->value;
+/* Returns whether that worked. */
+static __always_inline int apply_window(struct bpf_sock_ops *skops, const struct control *settings, int segments)
+{
+    int limit = settings->initial_window_max;
+
     if (limit > INITIAL_WINDOW_MAX)
         limit = INITIAL_WINDOW_MAX;
     if (segments > limit)
         segments = limit;
     if (segments < INITIAL_WINDOW_MIN)
         segments = INITIAL_WINDOW_MIN;
-    window.word = pair(segments, 0);
-    if (bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value))) {
+    if (set_window(skops, segments)) {
         count(COUNTER_FAILED_INITIAL_WINDOW);
-        return ARM_NONE;
+        return 0;
     }
     count(COUNTER_SET_INITIAL_WINDOW);
-    return arm;
+    return 1;
+}
+
+/* `paced` segments, if there are any, take the place of an arm: such a connection says nothing of those. */
+static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *settings,
+                                               const struct policy *policy, u8 paced)
+{
+    const struct arm *chosen = 0;
+    u8 arm = ARM_NONE;
+    int segments = paced;
+
+    /* Another window than the kernel's: a route's initcwnd, or a SYN was lost. Not ours to change. */
+    if (skops->snd_cwnd != INITIAL_WINDOW_KERNEL) {
+        count(COUNTER_LEFT_OWN_WINDOW);
+        return ARM_NONE;
+    }
+    if (!paced) {
+        arm = draw(policy, DIMENSION_INITIAL_WINDOW);
+        chosen = meaning(DIMENSION_INITIAL_WINDOW, arm);
+        if (!chosen || !chosen->value)
+            return chosen ? arm : ARM_NONE;
+        segments = chosen->value;
+    }
+    return apply_window(skops, settings, segments) ? arm : ARM_NONE;
 }
 
 /* Sends no faster than the path was seen to deliver. Returns whether that was ours to set, and worked. */
@@ -79,30 +94,44 @@ static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct p
     return 1;
 }
 
-static __always_inline u8 apply_congestion(struct bpf_sock_ops *skops, const struct policy *policy)
+/* The window comes before the algorithm: bbr reads it when it starts. */
+static __always_inline void apply_window_and_congestion(struct bpf_sock_ops *skops, const struct control *settings,
+                                                        const struct policy *policy, struct connection *connection)
 {
-    const struct arm *chosen;
+    u8 *arms = connection->key.arms;
+    const struct arm *chosen = 0;
     char name[CONGESTION_NAME];
-    u8 arm;
+    u8 arm = ARM_NONE;
+    u32 window = skops->snd_cwnd;
+    int paced = 0;
 
-    arm = draw(policy, DIMENSION_CONGESTION);
-    chosen = meaning(DIMENSION_CONGESTION, arm);
-    if (!chosen)
-        return ARM_NONE;
-    if (chosen->value == ARM_PACED && !apply_rate(skops, policy))
-        return ARM_NONE;
-    if (!chosen->congestion[0])
-        return arm;
+    if (!connection->chose_congestion) {
+        arm = draw(policy, DIMENSION_CONGESTION);
+        chosen = meaning(DIMENSION_CONGESTION, arm);
+        paced = chosen && chosen->value == ARM_PACED;
+        if (!chosen || (paced && !apply_rate(skops, policy))) {
+            arm = ARM_NONE;
+            chosen = 0;
+            paced = 0;
+        }
+    }
+    arms[DIMENSION_INITIAL_WINDOW] = apply_initial_window(skops, settings, policy, paced ? policy->paced_window : 0);
+    arms[DIMENSION_CONGESTION] = arm;
+    if (!chosen || !chosen->congestion[0])
+        return;
 
     __builtin_memcpy(name, chosen->congestion, sizeof(name));
-    if (bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {
-        count(COUNTER_FAILED_CONGESTION);
-        if (chosen->value == ARM_PACED)
-            set_rate(skops, RATE_UNLIMITED);
-        return ARM_NONE;
+    if (!bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {
+        count(COUNTER_SET_CONGESTION);
+        return;
     }
-    count(COUNTER_SET_CONGESTION);
-    return arm;
+    count(COUNTER_FAILED_CONGESTION);
+    arms[DIMENSION_CONGESTION] = ARM_NONE;
+    if (!paced)
+        return;
+    set_rate(skops, RATE_UNLIMITED);
+    if (skops->snd_cwnd != window)
+        set_window(skops, window);
 }
 
 static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct control *settings,
@@ -140,10 +169,7 @@ static __always_inline void apply(struct bpf_sock_ops *skops, const struct contr
         key->treatment = TREATMENT_HOLDOUT;
     } else {
         key->treatment = TREATMENT_APPLIED;
-        /* The window first: bbr reads it when it starts. */
-        key->arms[DIMENSION_INITIAL_WINDOW] = apply_initial_window(skops, settings, policy);
-        if (!connection->chose_congestion)
-            key->arms[DIMENSION_CONGESTION] = apply_congestion(skops, policy);
+        apply_window_and_congestion(skops, settings, policy, connection);
         key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy, connection);
     }
     if (connection->chose_congestion) {

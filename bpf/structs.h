@@ -15,7 +15,8 @@ struct policy {
     u8 excluded;
     u8 safe_window; /* segments; what a request may be granted where larger windows lose; 0: the cap */
     u16 holdout; /* share of the connections in 1/65536 */
-    u16 transfer_min; /* segments; longer transfers tell arms apart; 0: TRANSFER_MIN_SEGMENTS */
+    u8 transfer_min; /* segments; longer transfers tell arms apart; 0: TRANSFER_MIN_SEGMENTS */
+    u8 paced_window; /* segments that a paced connection begins with; 0: as any other */
     u32 rate; /* bytes a second that the path was seen to deliver: no paced connection sends faster; 0: not known */
 };
 

@@ -10,15 +10,17 @@ from the largest window that is still known to be safe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, UNTRIED, Decision, Evidence, Field, Floats, Measure, Prior
+from controllers.base import ARM_DEFAULT, UNTRIED, Arm, Decision, Evidence, Field, Floats, Measure, Prior
 from controllers.estimates import transfer_time
 from controllers.thompson import believe, likely_best
 from controllers.veto import LIMIT, loses_more, suspected, vetoed
 
-__all__ = ["BASE_SHARE", "ENOUGH", "REASONS", "InitialWindowTrial", "ladder"]
+__all__ = ["BASE_SHARE", "ENOUGH", "REASONS", "InitialWindowTrial", "filling", "ladder", "windows_of"]
 
 # The design's ladder: about a factor of sqrt(2) a step.
 LADDER = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
@@ -89,7 +91,8 @@ class InitialWindowTrial:
         rows, index = np.arange(paths), np.arange(arms)
         filled, closed = evidence[Field.FIRST_WINDOWS], evidence[Field.CLOSED]
 
-        banned, enough = _banned(measure, prior), _filling(evidence)
+        banned = _banned(measure, prior)
+        enough = filling(windows_of(evidence.arms), np.zeros(paths) if evidence.pipe is None else evidence.pipe)
         useless = _beyond(enough, arms)
         # One that transfers do not fill is as good as they show: what was sent of it counts, in time and in losses.
         short = (closed >= TOO_SMALL) & (filled < FILLED * closed)
@@ -145,22 +148,25 @@ class InitialWindowTrial:
         return Decision(probabilities, chosen, reason, REASONS, limit, climbing | (~known & ~idle & (arms > 1)))
 
 
+def windows_of(arms: Sequence[Arm]) -> NDArray[np.intp]:
+    """Segments by arm, (arms,)."""
+    return np.array([LADDER[0], *(arm.value for arm in arms[1:])])
+
+
+def filling(windows: NDArray[np.intp], pipe: Floats) -> NDArray[np.intp]:
+    """Which of `windows` (arms,), rising, is the smallest that fills each path, (paths,); else the largest of all.
+
+    `pipe` (paths,) is how many segments are on their way when the path is just filled; 0: not known. A window that is
+    acknowledged while it is sent keeps the path busy from then on.
+    """
+    needed = np.where(pipe > 0, ROOM * pipe, np.inf)
+    return np.minimum(np.searchsorted(windows, needed), len(windows) - 1)
+
+
 def _banned(measure: Measure, prior: Prior | None) -> NDArray[np.bool_]:
     """Where one window loses, larger ones are not tried; (paths, arms)."""
     banned = vetoed(measure, prior, at_least=2.0)
     return _and_larger(banned if measure.unsafe is None else banned | measure.unsafe)
-
-
-def _filling(evidence: Evidence) -> NDArray[np.intp]:
-    """The smallest window that fills the path, (paths,); the largest of all where that is not known.
-
-    A window that is acknowledged while it is sent keeps the path busy from then on.
-    """
-    if evidence.pipe is None:
-        return np.full(len(evidence), len(evidence.arms) - 1)
-    windows = np.array([LADDER[0], *(arm.value for arm in evidence.arms[1:])])
-    needed = np.where(evidence.pipe > 0, ROOM * evidence.pipe, np.inf)
-    return np.minimum(np.searchsorted(windows, needed), len(windows) - 1)
 
 
 def _as_the_holdout(evidence: Evidence) -> NDArray[np.bool_]:

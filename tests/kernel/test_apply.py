@@ -88,7 +88,7 @@ def lease(kernel: Kernel, seconds: float) -> None:
 
 def policy(
     kernel: Kernel, network: IPv4Network | IPv6Network, *,
-    excluded: bool = False, holdout: int = 0, rate: int = 0, transfer_min: int = 0, **arms: int,
+    excluded: bool = False, holdout: int = 0, rate: int = 0, paced_window: int = 0, transfer_min: int = 0, **arms: int,
 ) -> None:  # fmt: skip
     """One policy that always draws the arms named."""
     bits = network.prefixlen + (96 if network.version == 4 else 0)
@@ -97,6 +97,7 @@ def policy(
     value = np.zeros(1, kernel.policy)
     value["path_bits"], value["excluded"] = max(bits, 96 + 24 if network.version == 4 else 48), excluded
     value["holdout"], value["rate"], value["transfer_min"] = holdout, rate, transfer_min
+    value["paced_window"] = paced_window
     for dimension, name in enumerate(("window", "congestion", "ack")):
         value["upto"][0, dimension * ARMS + arms.get(name, 0) : (dimension + 1) * ARMS] = ALWAYS
     kernel.publish(key, value)
@@ -211,11 +212,30 @@ def test_without_a_known_rate_nothing_is_paced_nor_compared(lab: Lab, kernel: Ke
     assert keys["arms"].tolist() == [[0, constants()["ARM_NONE"], 0]]
 
 
-def test_without_its_algorithm_an_arm_leaves_no_rate(lab: Lab, kernel: Kernel) -> None:
-    policy(kernel, ip_network("10.77.0.0/16"), congestion=5, rate=1_000_000)
+def test_without_its_algorithm_an_arm_leaves_no_rate_nor_window(lab: Lab, kernel: Kernel) -> None:
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=5, rate=1_000_000, paced_window=28)
     [state] = states(lab, count=1)
     assert (state["congestion"], state["tcp_info"]["max_pacing_rate"]) == ("cubic", 2**64 - 1)
     assert kernel.counters()["failed_congestion"] == 1
+    _, values = rows(kernel)
+    assert values["first_window_segments"].tolist() == [10]
+
+
+@pytest.mark.parametrize(("asked", "applied"), [(28, 28), (250, 80), (1, 2)])
+@pytest.mark.parametrize("arm", [3, 4])
+def test_a_paced_connection_has_its_own_window(lab: Lab, kernel: Kernel, asked: int, applied: int, arm: int) -> None:
+    """Whatever would be drawn; and no other connection has it."""
+    network = ip_network("10.77.0.0/16")
+    policy(kernel, network, congestion=arm, rate=4_000_000, window=1, paced_window=asked)
+    lab.fetch("path", size=200_000, count=3)
+    keys, values = rows(kernel)
+    assert keys["arms"].tolist() == [[constants()["ARM_NONE"], arm, 0]]
+    assert values["first_window_segments"].tolist() == [3 * applied]
+    policy(kernel, network, congestion=1, rate=4_000_000, window=1, paced_window=asked)
+    lab.fetch("path", size=200_000, count=3)
+    keys, values = rows(kernel)
+    assert keys["arms"].tolist() == [[1, 1, 0]]
+    assert values["first_window_segments"].tolist() == [3 * 40]
 
 
 def test_an_applications_own_rate_stands(lab: Lab, kernel: Kernel) -> None:

@@ -47,7 +47,7 @@ class StillKernel:
     prefix_key = np.dtype([("bits", "u4"), ("address", "u4", 4)])
     policy = np.dtype(
         [("upto", "u2", 24), *((name, "u1") for name in ("path_bits", "group", "excluded", "safe_window")),
-         ("holdout", "u2"), ("transfer_min", "u2"), ("rate", "u4")]
+         ("holdout", "u2"), ("transfer_min", "u1"), ("paced_window", "u1"), ("rate", "u4")]
     )
     arm = np.dtype([("value", "u4"), ("congestion", "S16")])
     sends = np.dtype(

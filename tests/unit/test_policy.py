@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numbers
 
 from agent.bpf_source import constants
-from agent.config import Config, PathRule, Paths
-from agent.policy import STEPS, Publisher, cumulative, paced_rates
+from agent.config import Config, InitialWindow, PathRule, Paths
+from agent.policy import STEPS, Publisher, cumulative, paced_rates, paced_windows
 from agent.rules import packed
 from agent.tuner import Tuner
 from controllers import Decision
@@ -286,3 +286,12 @@ def test_a_rate_is_told_where_something_is_paced_and_known() -> None:
     assert found[1:3].tolist() == [0, 0]  # nothing is paced; the rate is not known
     assert 0.99 * constants()["RATE_MAX"] < found[3] <= constants()["RATE_MAX"]
     assert found.astype(np.uint32).tolist()[3] > 0
+
+
+def test_a_paced_connection_begins_with_what_fills_the_path() -> None:
+    tuner, _ = written()
+    rates, pipe = np.array([0.0, 1e6, 1e6, 1e6, 1e6]), np.array([20.0, 0.0, 3.0, 20.0, 1e9])
+    # Nothing is paced; how long the path is is not known; then the ladder's first from 1.5 times as much on.
+    assert paced_windows(tuner.dimensions, rates, pipe).tolist() == [0, 0, 10, 40, 80]
+    untuned = still_tuner(CONFIG.model_copy(update={"initial_window": InitialWindow(enabled=False)}))
+    assert paced_windows(untuned.dimensions, rates, pipe).tolist() == [0] * 5
