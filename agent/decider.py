@@ -176,7 +176,7 @@ class Decider:
         if number == self._windows:
             return replace(evidence, pipe=store.pipe(rows))
         if number == self._congestion:
-            exploring = self._rows[self._windows].learning[rows]
+            exploring = self._rows[self._windows].learning[rows] | store.unjudged(rows)
             return replace(evidence, rate=store.rates.of(rows), exploring=exploring)
         return evidence
 

@@ -60,6 +60,8 @@ class EvidenceStore:
         self.half_life = half_life
         names = [dimension.name for dimension in dimensions]
         self._windows, self._congestion = names.index(INITIAL_WINDOW), names.index(CONGESTION)
+        congestion = dimensions[self._congestion].arms
+        self._variants = [number for number, arm in enumerate(congestion) if arm.variant_of is not None]
         self._offsets = np.cumsum([0, *(len(dimension.arms) for dimension in dimensions)])
         # Where the arms of each dimension are on the array's second axis.
         self._slots = [slice(first, last) for first, last in pairwise(self._offsets.tolist())]
@@ -202,7 +204,8 @@ class EvidenceStore:
         other = ~self._judged(paths, arms) | ~drawn
         fields = fields.copy()
         fields[other, Field.FIRST_WINDOW_SEGMENTS] = fields[other, Field.FIRST_WINDOW_LOSSES] = 0.0
-        surprises = surprise(algorithm, window, windows, fields)
+        paced = np.isin(arms[:, self._congestion], self._variants)
+        surprises = surprise(algorithm, window, windows, fields, paced)
         recent = faded(self._recent[rows], np.bincount(inverse, fields[:, Field.CLOSED], len(rows)).astype(np.float64))
         np.add.at(recent, inverse, surprises)
         new = changed(recent)
@@ -251,6 +254,13 @@ class EvidenceStore:
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
         self._sums[rows[~mostly], self._slots[self._windows]] = 0.0
         self._news[rows] = self._urgent[rows] = True
+
+    def unjudged(self, rows: Array) -> Array:
+        """Where an algorithm without its own window is settled on, and no window is known under it yet, (rows,)."""
+        algorithm = self._algorithm[rows]
+        known = self._sums[rows, self._slots[self._windows], Field.CLOSED].any(axis=1)
+        found: Array = (algorithm < RESTORED) & ~np.isin(algorithm, self._variants) & ~known
+        return found
 
     def forget(self, count: int) -> tuple[Array, Array]:
         """Drops the `count` paths without traffic for longest.

@@ -39,11 +39,12 @@ LOSS_CLEARLY = 3.0  # standard errors
 KEPT = 6.0  # connections that the evidence of a path that changed is worth
 
 
-def surprise(algorithm: Floats, window: Floats, windows: Floats, new: Floats) -> Floats:
+def surprise(algorithm: Floats, window: Floats, windows: Floats, new: Floats, paced: NDArray[np.bool_]) -> Floats:
     """How much sums of new connections differ from what their arms did; all (rows, len(Field)), to (rows, Recent).
 
     `algorithm` is what was known of the congestion control they had, `window` of their initial window, and `windows`
-    of all windows together. The two dimensions are thought to add up.
+    of all windows together. The two dimensions are thought to add up. `paced` ones (rows,) take less time as the rate
+    grows that they are held to: only if they take longer has the path changed.
     """
     result = np.zeros((len(new), len(Recent)))
     count = algorithm[:, Field.TRANSFERS]
@@ -57,12 +58,13 @@ def surprise(algorithm: Floats, window: Floats, windows: Floats, new: Floats) ->
     residual = np.maximum(spread - slope * (2.0 * together - slope * sizes), 0.0)
     deviation = np.sqrt((residual + PRIOR_WEIGHT * PRIOR_VARIANCE) / (count + PRIOR_WEIGHT))
     safe_window = np.maximum(window[:, Field.TRANSFERS], 1.0)
-    transfers = np.where(known, new[:, Field.TRANSFERS], 0.0)
     apart = _mean(window, Field.LOG_TIME) - _mean(windows, Field.LOG_TIME)
     apart -= slope * (_mean(window, Field.LOG_BYTES) - _mean(windows, Field.LOG_BYTES))
-    longer = new[:, Field.LOG_TIME] - slope * new[:, Field.LOG_BYTES] - transfers * (time + apart - slope * size)
-    result[:, Recent.TRANSFERS] = transfers
-    result[:, Recent.LONGER] = np.where(known, longer, 0.0)
+    longer = new[:, Field.LOG_TIME] - slope * new[:, Field.LOG_BYTES]
+    longer -= new[:, Field.TRANSFERS] * (time + apart - slope * size)
+    told = known & ~(paced & (longer < 0))
+    result[:, Recent.TRANSFERS] = np.where(told, new[:, Field.TRANSFERS], 0.0)
+    result[:, Recent.LONGER] = np.where(told, longer, 0.0)
     # What is not known of the window's mean is wrong for all of the last connections in the same way.
     doubt = (window[:, Field.LOG_TIME_SQUARED] / safe_window - _mean(window, Field.LOG_TIME) ** 2) / safe_window
     deviation = np.sqrt(deviation**2 + np.maximum(doubt, 0.0) / (1.0 - MEMORY))

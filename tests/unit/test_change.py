@@ -40,14 +40,15 @@ def connect(
         keys["path_bits"], keys["treatment"] = 120, LIMITS["TREATMENT_APPLIED"]
         keys["arms"][:, 0] = random.choice(list(windows), PATHS)
         keys["arms"][:, 1] = random.choice(list(algorithms), PATHS)
-        window = np.array(LADDER)[keys["arms"][:, 0]]
+        arm = np.minimum(keys["arms"][:, 0], 6)  # a window of its own is a large one
+        window = np.array(LADDER)[arm]
         rows["closed"] = rows["first_windows"] = 1
         rows["first_window_segments"] = window
-        rows["first_window_losses"] = random.binomial(window, np.broadcast_to(losses, 7)[keys["arms"][:, 0]])
+        rows["first_window_losses"] = random.binomial(window, np.broadcast_to(losses, 7)[arm])
         rows["sent_segments"] = 70
         size = random.normal(17, 0.5, PATHS)
         time = level + 0.7 * (size - 17) + random.normal(0, spread, PATHS)
-        time -= gains[0] * keys["arms"][:, 0] / 6 + gains[1] * keys["arms"][:, 1]
+        time -= gains[0] * arm / 6 + gains[1] * keys["arms"][:, 1]
         log_time, log_size = (time * SCALE).astype(np.uint64), (size * SCALE).astype(np.uint64)
         sent = rows["sent"]
         sent["count"], sent["log_time"], sent["log_bytes"] = 1, log_time, log_size
@@ -88,6 +89,25 @@ def test_other_times_are_noticed_within_ten_connections(by: float) -> None:
     assert np.median(worth(store)) < KEPT + 11
 
 
+PACED = np.array([[LIMITS["ARM_NONE"]], [2]])
+
+
+@pytest.mark.parametrize(("by", "noticed"), [(1.5, True), (-1.5, False), (0.0, False)])
+def test_what_is_paced_may_become_faster_by_itself(by: float, noticed: bool) -> None:
+    """The rate that it is held to grows; if it takes longer, the path has changed."""
+    store, random = new_store(), np.random.default_rng(8)
+    connect(store, random, count=100, level=18, arms=PACED)
+    connect(store, random, count=10, level=18 + by, arms=PACED)
+    assert store.changes >= 0.95 * PATHS if noticed else store.changes <= 0.001 * 110 * PATHS
+
+
+def test_what_a_window_of_its_own_loses_is_not_compared_with_others() -> None:
+    store, random = new_store(), np.random.default_rng(9)
+    connect(store, random, count=60, level=18, losses=0.0)
+    connect(store, random, count=20, level=18, losses=0.5, arms=PACED)
+    assert store.changes <= 3
+
+
 def test_a_queue_that_became_short_is_noticed_within_ten_connections() -> None:
     store, random = new_store(), np.random.default_rng(4)
     arms = np.array([[0, 3, 4, 4, 4, 4], [0] * 6])
@@ -105,6 +125,20 @@ def test_an_algorithm_that_loses_is_no_change_of_the_path() -> None:
     assert store.changes == 0
     connect(store, random, count=1, level=18, arms=np.array([[4], [1]]), losses=0.6)
     assert store.changes >= 0.9 * PATHS
+
+
+def test_windows_are_unknown_under_an_algorithm_until_it_had_one() -> None:
+    """Those that have their own need none."""
+    store, random, paths = new_store(), np.random.default_rng(10), np.arange(1, PATHS + 1)
+    connect(store, random, count=10, level=18, arms=np.array([[0, 1], [0, 0]]))
+    assert not store.unjudged(paths).any()
+    store.judge_windows_under(np.ones(PATHS, np.uint8), paths)
+    connect(store, random, count=1, level=18, arms=np.array([[0], [0]]))
+    assert store.unjudged(paths).all()
+    connect(store, random, count=1, level=18, arms=np.array([[0], [1]]))
+    assert not store.unjudged(paths).any()
+    store.judge_windows_under(np.full(PATHS, 2, np.uint8), paths)
+    assert not store.unjudged(paths).any()
 
 
 def test_what_is_left_keeps_its_proportions() -> None:
