@@ -176,8 +176,10 @@ class Decider:
         if number == self._windows:
             return replace(evidence, pipe=store.pipe(rows))
         if number == self._congestion:
+            rate, _ = self._networks.pacing(rows)
             exploring = self._rows[self._windows].learning[rows] | store.unjudged(rows)
-            return replace(evidence, rate=store.rates.of(rows), exploring=exploring)
+            # What a network lends was not found out by small windows.
+            return replace(evidence, rate=rate, exploring=exploring & (rate <= store.rates.of(rows)))
         return evidence
 
 

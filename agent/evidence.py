@@ -135,11 +135,17 @@ class EvidenceStore:
         result: Array = self._sums[rows, self._offsets[self._congestion]] + self._sums[rows, self.holdout_slot]
         return result
 
+    def connections(self, rows: Array) -> Array:
+        """How many treated connections the evidence of some rows is worth, (rows,)."""
+        result: Array = self._sums[rows, self.treated_slot, Field.CLOSED]
+        return result
+
     def pipe(self, rows: Array) -> Array:
         """Segments that fill each path, (rows,); 0 where none was seen to be filled."""
         slots = self._slots[self._congestion]
         rtt, least = (self._sums[rows, slots, field].sum(axis=1) for field in (Field.RTT, Field.BASE_RTT))
-        filled: Array = np.where(rtt >= _QUEUED * np.maximum(least, 1.0), self.rates.pipe(rows), 0.0)
+        queued = rtt >= _QUEUED * np.maximum(least, 1.0)
+        filled: Array = np.where(queued, self.rates.pipe(rows, self.rates.of(rows)), 0.0)
         return filled
 
     def age(self, now: float, rows: Array | None = None) -> None:

@@ -24,6 +24,7 @@ IPV4_BITS = MAPPED_BITS + 16
 IPV6_BITS = 32
 # Paths that networks learn from in one step.
 _PATHS_A_TURN = 12_500
+_YOUNG = 40.0  # connections until a path's rate is its own
 _LATE = 0.05  # half-lives without a look
 _IDENTITY = np.dtype([("address", "u1", 16), ("bits", "u1"), ("group", "u1"), ("rule", "?"), ("path_bits", "u1")])
 _NAME = 19  # bytes of it that tell networks apart
@@ -170,6 +171,18 @@ class Networks:
         networks = networks[networks >= self.groups]
         self._pooled[number].put(networks, pooled(sums[networks], NETWORK))
 
+    def pacing(self, rows: Array) -> tuple[Array, Array]:
+        """What some paths deliver, in bytes a second, and the segments that fill them, (rows,) each; 0: not known.
+
+        A path that had few connections has not shown all it has: it is thought to be as fast as the fastest path of its
+        network.
+        """
+        own = rates = self._store.rates.of(rows)
+        young = self._store.connections(rows) < _YOUNG
+        if young.any():
+            rates = np.where(young, np.maximum(own, self.rates(self.parents()[rows])), own)
+        return rates, self._store.rates.pipe(rows, rates)
+
     def rates(self, networks: Array) -> Array:
         """What the fastest path in each of `networks` was seen to deliver, in bytes a second: others may have less.
 
@@ -179,7 +192,8 @@ class Networks:
 
     def pipe(self, networks: Array) -> Array:
         """Segments on their way when the path is just filled that has room for most, in each of `networks`; else 0."""
-        return self._greatest(self._store.rates.pipe, networks)
+        rates = self._store.rates
+        return self._greatest(lambda rows: rates.pipe(rows, rates.of(rows)), networks)
 
     def _greatest(self, of: Callable[[Array], Array], networks: Array) -> Array:
         known = np.zeros(len(self), np.float32)

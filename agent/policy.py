@@ -109,7 +109,7 @@ class Publisher:
         paths = rows >= store.groups
         rows = rows[paths]
         identity = store.identity[rows]
-        policies = self._policies(decisions, rows, store.rates.of(rows), store.rates.pipe(rows))
+        policies = self._policies(decisions, rows, *self._networks.pacing(rows))
         policies["path_bits"], policies["group"] = identity["bits"], identity["group"]
         policies["transfer_min"] = _SHORTEST * short_ones_tell(store.untuned(rows))
         policies["holdout"] = np.round(holdout[0][paths] * _FULL)

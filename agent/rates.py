@@ -41,10 +41,10 @@ class Rates:
         """Bytes a second of some rows, (rows,)."""
         return self._greatest(_RATE, rows)
 
-    def pipe(self, rows: Array) -> Array:
-        """Segments on their way at a time when the path is just filled, (rows,); 0 where that is not known."""
+    def pipe(self, rows: Array, rates: Array) -> Array:
+        """Segments on their way when paths of these `rates` are just filled, (rows,); 0 where that is not known."""
         trips = self._greatest(_TRIPS, rows)
-        held: Array = np.where(trips > 0, self.of(rows) / np.maximum(trips, 1e-6) / _SEGMENT, 0.0)
+        held: Array = np.where(trips > 0, rates / np.maximum(trips, 1e-6) / _SEGMENT, 0.0)
         return held
 
     def _greatest(self, which: int, rows: Array) -> Array:

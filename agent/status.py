@@ -94,8 +94,7 @@ def _pacing(tuner: Tuner, match: Match) -> dict[str, float | None]:
     """Bytes a second that the path was seen to deliver, or the fastest one in its network, and the segments that a
     paced connection begins with; None if that is not known."""
     if match.inherited is None:
-        row = np.array([match.row])
-        rate, pipe = tuner.store.rates.of(row), tuner.store.rates.pipe(row)
+        rate, pipe = tuner.networks.pacing(np.array([match.row]))
     else:
         network = np.array([match.network])
         rate, pipe = tuner.networks.rates(network), tuner.networks.pipe(network)

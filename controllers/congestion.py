@@ -84,6 +84,7 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     if evidence.holdout is not None:
         lost, sent = lost + evidence.holdout[:, Field.RETRANSMITTED], sent + evidence.holdout[:, Field.SEGMENTS]
     lossy = (lost >= LOST) & (lost > LOSSY * sent)
+    shown = sent >= LOST / LOSSY
     seen = measure.trials >= SEEN
     speed = np.where(seen, measure.utility + _cost(evidence), UNSEEN)
     fastest = np.where(seen[:, plain].all(axis=1), np.array(plain)[speed[:, plain].argmax(axis=1)], -1)
@@ -96,8 +97,9 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     for algorithm, number in variants:
         next_one = (fastest == algorithm) & far_ahead if algorithm != ARM_DEFAULT else (fastest >= 0) & ~far_ahead
         promising = seen[:, number] | (~early & (next_one | taught[:, number]))
-        # An unknown path may be as those that taught it.
-        wanted = np.where(nothing, taught[:, number], lossy & promising)
+        # A path is thought to be as those that taught it, and as it was, until it has shown whether it loses.
+        losing = lossy | (~shown & (seen | taught)[:, number])
+        wanted = np.where(nothing, taught[:, number], losing & promising)
         useless[:, number] = ~(wanted & (evidence.rate > 0))
     return useless
 

@@ -119,6 +119,19 @@ def test_an_unknown_path_does_as_those_that_taught_it_if_it_knows_how_fast() -> 
     assert offered(decide(nothing, prior=prior(BBR_PACED), rate=np.zeros(1))) == [DEFAULT, BBR]
 
 
+def test_a_taught_path_goes_on_until_it_has_shown_that_it_loses_nothing() -> None:
+    for plain, arms in ((1, [DEFAULT, BBR, BBR_PACED]), (9, [DEFAULT, BBR])):
+        sums = sums_of([plain, plain, 0, 9], [0, 0, 0, -1], [0.0] * 4)
+        assert offered(decide(sums, prior=prior(BBR_PACED))) == arms
+    losing = sums_of([90, 90, 0, 9], [0, 0, 0, -1], [0.05] * 4)
+    assert offered(decide(losing, prior=prior(BBR_PACED))) == [DEFAULT, BBR, PACED, BBR_PACED]
+
+
+def test_what_is_paced_stays_when_what_is_known_of_losses_has_faded() -> None:
+    for plain, arms in ((1, [DEFAULT, BBR, PACED]), (9, [DEFAULT, BBR])):
+        assert offered(decide(sums_of([plain, plain, 90, 0], [0, 0, -1, 0], [0.0] * 4))) == arms
+
+
 @settings(max_examples=300, deadline=None)
 @given(sums=any_sums(), rate=st.floats(0, 4e9), retransmitted=st.floats(0, 1e6))
 def test_a_decision_is_sound_whatever_the_evidence(sums: Floats, rate: float, retransmitted: float) -> None:
