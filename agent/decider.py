@@ -154,8 +154,7 @@ class Decider:
                 self._store.windows_fell(some[fell])
             table.put(some, self._guarding.restrained(decision, some))
             if number == self._congestion and decision.settled is not None:
-                alone = np.where(decision.settled, decision.chosen, ANY).astype(np.uint8)
-                self._store.judge_windows_under(alone, some)
+                self._settle(decision, some)
         if len(rows):
             self._networks.learn(number, lesson)
 
@@ -168,6 +167,16 @@ class Decider:
         self._unknown[number].put(unknown, decision)
         groups = np.arange(min(self._store.groups, len(unknown)))
         table.put(groups, decision)
+
+    def _settle(self, decision: Decision, rows: Array) -> None:
+        """Windows are judged under the algorithm that is settled on; its variant has one of its own, and few other
+        connections are left to try one."""
+        assert decision.settled is not None
+        arms = self._dimensions[self._congestion].arms
+        plain = np.array([number if arm.variant_of is None else arm.variant_of for number, arm in enumerate(arms)])
+        algorithm = plain[decision.chosen]
+        self._store.judge_windows_under(np.where(decision.settled, algorithm, ANY).astype(np.uint8), rows)
+        self._rows[self._windows].calm(rows[decision.settled & (algorithm != decision.chosen)])
 
     def _evidence(self, number: int, rows: Array) -> Evidence:
         """What the law of a dimension is told of some rows; what others have taught comes after its measure."""
@@ -235,6 +244,10 @@ class _Table:
             for name in ("_probabilities", "_rest"):
                 setattr(self, name, enlarged(getattr(self, name), max(self._length, 1024)))
         self._default(slice(first, self._length))
+
+    def calm(self, rows: Array) -> None:
+        """Nothing of what these rows are learning is worth a hurry."""
+        self._rest[rows, 3] = 0
 
     def reset(self, length: int, reason: str) -> None:
         """Gives every row arm 0."""

@@ -257,15 +257,15 @@ class EvidenceStore:
         self._algorithm[rows] = np.where((before == RESTORED) & (algorithm == ANY), RESTORED, algorithm)
         rows, algorithm = rows[new], algorithm[new]
         closed = self.of(self._congestion)[Field.CLOSED][rows]
+        closed[:, self._variants] = 0.0  # their windows are their own
         mostly = closed[np.arange(len(rows)), algorithm] >= 0.5 * closed.sum(axis=1)
         self._sums[rows[~mostly], self._slots[self._windows]] = 0.0
         self._news[rows] = self._urgent[rows] = True
 
     def unjudged(self, rows: Array) -> Array:
-        """Where an algorithm without its own window is settled on, and no window is known under it yet, (rows,)."""
-        algorithm = self._algorithm[rows]
+        """Where no window is known yet under the algorithm that is settled on, (rows,)."""
         known = self._sums[rows, self._slots[self._windows], Field.CLOSED].any(axis=1)
-        found: Array = (algorithm < RESTORED) & ~np.isin(algorithm, self._variants) & ~known
+        found: Array = (self._algorithm[rows] < RESTORED) & ~known
         return found
 
     def forget(self, count: int) -> tuple[Array, Array]:

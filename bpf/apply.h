@@ -70,26 +70,27 @@ static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const
 }
 
 /* Sends no faster than the path was seen to deliver. Returns whether that was ours to set, and worked. */
-static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct policy *policy)
+static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct policy *policy,
+                                      struct connection *connection)
 {
-    u64 rate = policy->rate;
+    u32 full_rate = bounded_rate(policy->rate);
+    u32 rate = rate_of_first_window(full_rate);
 
-    if (!rate)
+    if (!policy->rate)
         return 0;
     if (has_own_rate(skops)) {
         count(COUNTER_LEFT_OWN_RATE);
         return 0;
     }
-    if (bpf_get_prandom_u32() % RATE_PROBES == 0)
-        rate += rate / RATE_PROBE_MORE;
-    if (rate < RATE_MIN)
-        rate = RATE_MIN;
-    if (rate > RATE_MAX)
-        rate = RATE_MAX;
+    if (bpf_get_prandom_u32() % RATE_PROBES == 0) {
+        full_rate = 0;
+        rate = bounded_rate((u64)policy->rate + policy->rate / RATE_PROBE_MORE);
+    }
     if (set_rate(skops, rate)) {
         count(COUNTER_FAILED_RATE);
         return 0;
     }
+    connection->full_rate = full_rate;
     count(COUNTER_SET_RATE);
     return 1;
 }
@@ -109,7 +110,7 @@ static __always_inline void apply_window_and_congestion(struct bpf_sock_ops *sko
         arm = draw(policy, DIMENSION_CONGESTION);
         chosen = meaning(DIMENSION_CONGESTION, arm);
         paced = chosen && chosen->value == ARM_PACED;
-        if (!chosen || (paced && !apply_rate(skops, policy))) {
+        if (!chosen || (paced && !apply_rate(skops, policy, connection))) {
             arm = ARM_NONE;
             chosen = 0;
             paced = 0;
@@ -129,6 +130,7 @@ static __always_inline void apply_window_and_congestion(struct bpf_sock_ops *sko
     arms[DIMENSION_CONGESTION] = ARM_NONE;
     if (!paced)
         return;
+    connection->full_rate = 0;
     set_rate(skops, RATE_UNLIMITED);
     if (skops->snd_cwnd != window)
         set_window(skops, window);

@@ -18,6 +18,33 @@ static __always_inline int set_rate(struct bpf_sock_ops *skops, u32 bytes_a_seco
     return bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value));
 }
 
+static __always_inline u32 bounded_rate(u64 rate)
+{
+    if (rate < RATE_MIN)
+        return RATE_MIN;
+    return rate > RATE_MAX ? RATE_MAX : rate;
+}
+
+static __always_inline u32 rate_of_first_window(u32 full_rate)
+{
+    return bounded_rate(full_rate - full_rate / RATE_LEFT);
+}
+
+/* An application that has set a rate meanwhile keeps it. */
+static __always_inline void pace_after_first_window(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    union stack_int rate = {};
+    u32 full_rate = connection->full_rate;
+
+    if (!full_rate || (s32)(skops->snd_una - connection->first_window_end) < 0)
+        return;
+    connection->full_rate = 0;
+    if (bpf_getsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)) ||
+        (u32)rate.value != rate_of_first_window(full_rate))
+        return;
+    set_rate(skops, full_rate);
+}
+
 /* Who asks for fewer ACKs sends more segments for each; paced, they do not overflow a short queue. From the first loss
  * on: a path that loses nothing would only be slower. Any rate switches pacing on, after which the limit goes again. */
 static __always_inline void pace_after_loss(struct bpf_sock_ops *skops, struct connection *connection)

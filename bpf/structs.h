@@ -194,6 +194,7 @@ struct connection {
     u8 pieces;           /* of the present transfer that have been told */
     u32 ack_delay_us; /* as set last */
     u32 rate;         /* the greatest delivery rate since the last flush, bytes a second */
+    u32 full_rate;    /* that it will be paced at after the first window; 0: at the present one, or not at all */
     struct thinning thinning;
 };
 

@@ -38,6 +38,7 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     switch (skops->op) {
     case BPF_SOCK_OPS_RTT_CB:
         observe_round(skops, connection);
+        pace_after_first_window(skops, connection);
         keep_ack_delay(skops, connection);
         send_changed(skops, connection);
         break;

@@ -111,7 +111,7 @@ class InitialWindowTrial:
         ends_short = short[rows, own_top]
         # Others' evidence says where to begin; to go beyond takes connections of one's own.
         idle = closed.sum(axis=1) < NOTHING
-        climbing = known & ~idle & (top < enough) & ~banned[rows, trial] & ~ends_short
+        room = known & ~idle & (top < enough) & ~banned[rows, trial] & ~ends_short
 
         belief = believe(measure, prior, UNKNOWN_SPREAD)
         centre, spread = belief.centre - SMALLER_IS_BETTER * index.astype(np.float32), belief.spread
@@ -124,7 +124,7 @@ class InitialWindowTrial:
         # A veto takes a default to compare with, which fades where a larger window has nearly all connections.
         again = evidence[Field.RETRANSMITTED][rows, chosen] > LIMIT * evidence[Field.SEGMENTS][rows, chosen]
         baseless = again & (filled[:, ARM_DEFAULT] < ENOUGH) & ~idle
-        climbing &= ~baseless
+        climbing = room & ~baseless
         probabilities = (0.5 - FRESH_SHARE / 2) * likely_best(centre, spread, safe)
         probabilities += _least(centre[rows, chosen][:, None] - centre, safe, baseless)
         probabilities[rows, chosen] = 0.0
@@ -145,7 +145,7 @@ class InitialWindowTrial:
         reason[idle & known] = INHERITED
         reason[(idle & ~known) | (arms == 1)] = UNKNOWN
         limit = np.where(banned.any(axis=1), banned.argmax(axis=1), arms)
-        return Decision(probabilities, chosen, reason, REASONS, limit, climbing | (~known & ~idle & (arms > 1)))
+        return Decision(probabilities, chosen, reason, REASONS, limit, room | (~known & ~idle & (arms > 1)))
 
 
 def windows_of(arms: Sequence[Arm]) -> NDArray[np.intp]:

@@ -128,7 +128,6 @@ def test_an_algorithm_that_loses_is_no_change_of_the_path() -> None:
 
 
 def test_windows_are_unknown_under_an_algorithm_until_it_had_one() -> None:
-    """Those that have their own need none."""
     store, random, paths = new_store(), np.random.default_rng(10), np.arange(1, PATHS + 1)
     connect(store, random, count=10, level=18, arms=np.array([[0, 1], [0, 0]]))
     assert not store.unjudged(paths).any()
@@ -136,8 +135,6 @@ def test_windows_are_unknown_under_an_algorithm_until_it_had_one() -> None:
     connect(store, random, count=1, level=18, arms=np.array([[0], [0]]))
     assert store.unjudged(paths).all()
     connect(store, random, count=1, level=18, arms=np.array([[0], [1]]))
-    assert not store.unjudged(paths).any()
-    store.judge_windows_under(np.full(PATHS, 2, np.uint8), paths)
     assert not store.unjudged(paths).any()
 
 

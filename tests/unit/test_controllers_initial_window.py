@@ -89,6 +89,8 @@ def test_a_window_that_retransmits_is_compared_with_the_default(
     decision = decide(sums)
     assert decision.chosen[0] == 2
     assert share - 1e-6 <= decision.probabilities[0, 0] < share + 0.01
+    assert decision.learning is not None
+    assert decision.learning[0]
     # Nor is a larger one tried before that is known.
     assert decision.probabilities[0, 3] == (0.0 if share else 0.5)
 

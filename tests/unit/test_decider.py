@@ -11,8 +11,9 @@ from typing import Any
 import many_paths
 import numpy as np
 import pytest
-from handmade import absorb, still_tuner
+from handmade import KEY, ROW, absorb, still_tuner
 
+from agent.bpf_source import constants
 from agent.config import Config, InitialWindow
 from agent.tuner import Tuner
 from controllers import Decision, Evidence, Field
@@ -85,6 +86,44 @@ def test_what_is_settled_waits() -> None:
     tuner.decide(0.0)
     absorb(tuner, "10.0.0.0/24", now=1.0, **FILLED)
     assert len(tuner.decider.hurry(1.0)) == 0
+
+
+def test_windows_are_judged_under_the_algorithm_whose_variant_is_settled_on() -> None:
+    """Its own connections have a window of their own, and for the few others nothing hurries."""
+    tuner = still_tuner()
+    store, row = tuner.store, np.array([tuner.store.groups])
+
+    def connect(window: int, algorithm: int, count: int, log_time: float, again: float) -> None:
+        keys, rows = np.zeros(count, KEY), np.zeros(count, ROW)
+        keys["path_bits"], keys["treatment"] = 120, constants()["TREATMENT_APPLIED"]
+        keys["generation"], keys["arms"] = tuner.generation, (window, algorithm, 0)
+        for field in ("closed", "first_windows", "rounds"):
+            rows[field] = 1
+        rows["sent_segments"], rows["retransmitted_segments"] = 100, 100 * again
+        rows["first_window_segments"], rows["rate"], rows["base_rtt_us"] = 10, 1_000_000, 50_000
+        one = 1 << constants()["LOG_SHIFT"]
+        sent, time, size = rows["sent"], round(log_time * one), 17 * one
+        sent["count"], sent["log_time"], sent["log_bytes"] = 1, time, size
+        sent["log_time_squared"], sent["log_bytes_squared"] = time * time, size * size
+        sent["log_time_bytes"] = time * size
+        store.absorb(keys, rows, generation=tuner.generation, now=0.0)
+
+    none = constants()["ARM_NONE"]
+    connect(0, 0, 60, 20, 0.05)
+    connect(0, 1, 60, 20, 0.05)
+    connect(none, 2, 200, 18, 0.0)
+    tuner.decide(0.0)
+    decision = tuner.decisions[1]
+    assert tuner.dimensions[1].arms[int(decision.chosen[row[0]])].name == "paced"
+    windows = store.of(0)[Field.CLOSED][row[0]].sum()
+    connect(0, 1, 5, 20, 0.05)
+    connect(none, 2, 5, 18, 0.0)
+    assert store.of(0)[Field.CLOSED][row[0]].sum() == windows
+    connect(0, 0, 5, 20, 0.05)
+    assert store.of(0)[Field.CLOSED][row[0]].sum() == windows + 5
+    tuner.decide(5.0)
+    connect(none, 2, 5, 18, 0.0)
+    assert row[0] not in tuner.decider.hurry(6.0)
 
 
 def test_very_many_news_are_decided_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
