@@ -50,7 +50,7 @@ static __always_inline int apply_window(struct bpf_sock_ops *skops, const struct
 static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const struct control *settings,
                                                const struct policy *policy, u8 paced)
 {
-    const struct arm *chosen = 0;
+    const struct arm *chosen;
     u8 arm = ARM_NONE;
     int segments = paced;
 
@@ -95,38 +95,50 @@ static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct p
     return 1;
 }
 
+/* Sets the algorithm of an arm; returns whether that worked. */
+static __always_inline int set_congestion(struct bpf_sock_ops *skops, u8 arm)
+{
+    const struct arm *chosen = meaning(DIMENSION_CONGESTION, arm);
+    char name[CONGESTION_NAME];
+
+    if (!chosen)
+        return 0;
+    if (!chosen->congestion[0])
+        return 1;
+    __builtin_memcpy(name, chosen->congestion, sizeof(name));
+    if (bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {
+        count(COUNTER_FAILED_CONGESTION);
+        return 0;
+    }
+    count(COUNTER_SET_CONGESTION);
+    return 1;
+}
+
+static __always_inline int is_paced(u8 arm)
+{
+    const struct arm *chosen = meaning(DIMENSION_CONGESTION, arm);
+
+    return chosen && chosen->value == ARM_PACED;
+}
+
 /* The window comes before the algorithm: bbr reads it when it starts. */
 static __always_inline void apply_window_and_congestion(struct bpf_sock_ops *skops, const struct control *settings,
                                                         const struct policy *policy, struct connection *connection)
 {
     u8 *arms = connection->key.arms;
-    const struct arm *chosen = 0;
-    char name[CONGESTION_NAME];
-    u8 arm = ARM_NONE;
     u32 window = skops->snd_cwnd;
-    int paced = 0;
+    u8 arm = connection->chose_congestion ? ARM_NONE : draw(policy, DIMENSION_CONGESTION);
+    int paced = arm != ARM_NONE && is_paced(arm);
 
-    if (!connection->chose_congestion) {
-        arm = draw(policy, DIMENSION_CONGESTION);
-        chosen = meaning(DIMENSION_CONGESTION, arm);
-        paced = chosen && chosen->value == ARM_PACED;
-        if (!chosen || (paced && !apply_rate(skops, policy, connection))) {
-            arm = ARM_NONE;
-            chosen = 0;
-            paced = 0;
-        }
+    if (paced && !apply_rate(skops, policy, connection)) {
+        arm = ARM_NONE;
+        paced = 0;
     }
     arms[DIMENSION_INITIAL_WINDOW] = apply_initial_window(skops, settings, policy, paced ? policy->paced_window : 0);
     arms[DIMENSION_CONGESTION] = arm;
-    if (!chosen || !chosen->congestion[0])
+    if (arm == ARM_NONE || set_congestion(skops, arm))
         return;
 
-    __builtin_memcpy(name, chosen->congestion, sizeof(name));
-    if (!bpf_setsockopt(skops, SOL_TCP, OPTION_CONGESTION, name, sizeof(name))) {
-        count(COUNTER_SET_CONGESTION);
-        return;
-    }
-    count(COUNTER_FAILED_CONGESTION);
     arms[DIMENSION_CONGESTION] = ARM_NONE;
     if (!paced)
         return;
