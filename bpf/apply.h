@@ -20,15 +20,7 @@ static __always_inline const struct arm *meaning(int dimension, u8 arm)
     return arms.lookup(&index.value);
 }
 
-static __always_inline int set_window(struct bpf_sock_ops *skops, int segments)
-{
-    union stack_int window = {.word = pair(segments, 0)};
-
-    return bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value));
-}
-
-/* Returns whether that worked. */
-static __always_inline int apply_window(struct bpf_sock_ops *skops, const struct control *settings, int segments)
+static __always_inline int bounded_window(const struct control *settings, int segments)
 {
     int limit = settings->initial_window_max;
 
@@ -36,14 +28,15 @@ static __always_inline int apply_window(struct bpf_sock_ops *skops, const struct
         limit = INITIAL_WINDOW_MAX;
     if (segments > limit)
         segments = limit;
-    if (segments < INITIAL_WINDOW_MIN)
-        segments = INITIAL_WINDOW_MIN;
-    if (set_window(skops, segments)) {
-        count(COUNTER_FAILED_INITIAL_WINDOW);
-        return 0;
-    }
-    count(COUNTER_SET_INITIAL_WINDOW);
-    return 1;
+    return segments < INITIAL_WINDOW_MIN ? INITIAL_WINDOW_MIN : segments;
+}
+
+/* Returns an error as setsockopt(2) does. */
+static __always_inline int set_window(struct bpf_sock_ops *skops, int segments)
+{
+    union stack_int window = {.word = pair(segments, 0)};
+
+    return bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value));
 }
 
 /* `paced` segments, if there are any, take the place of an arm: such a connection says nothing of those. */
@@ -66,7 +59,12 @@ static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const
             return chosen ? arm : ARM_NONE;
         segments = chosen->value;
     }
-    return apply_window(skops, settings, segments) ? arm : ARM_NONE;
+    if (set_window(skops, bounded_window(settings, segments))) {
+        count(COUNTER_FAILED_INITIAL_WINDOW);
+        return ARM_NONE;
+    }
+    count(COUNTER_SET_INITIAL_WINDOW);
+    return arm;
 }
 
 /* Sends no faster than the path was seen to deliver. Returns whether that was ours to set, and worked. */

@@ -54,20 +54,11 @@ static __always_inline int grant_congestion(struct bpf_sock_ops *skops, const st
 static __always_inline int grant_window(struct bpf_sock_ops *skops, const struct control *settings,
                                         const struct policy *policy, u8 asked)
 {
-    int segments = asked, limit = settings->initial_window_max;
-    union stack_int window;
+    int segments = asked;
 
-    if (limit > INITIAL_WINDOW_MAX)
-        limit = INITIAL_WINDOW_MAX;
-    if (policy->safe_window && limit > policy->safe_window)
-        limit = policy->safe_window;
-    if (segments > limit)
-        segments = limit;
-    if (segments < INITIAL_WINDOW_MIN)
-        segments = INITIAL_WINDOW_MIN;
-    window.word = pair(segments, 0);
-    return bpf_setsockopt(skops, SOL_TCP, TCP_BPF_IW, &window.value, sizeof(window.value)) ? OUTCOME_REFUSED_KERNEL
-                                                                                           : OUTCOME_GRANTED;
+    if (policy->safe_window && segments > policy->safe_window)
+        segments = policy->safe_window;
+    return set_window(skops, bounded_window(settings, segments)) ? OUTCOME_REFUSED_KERNEL : OUTCOME_GRANTED;
 }
 
 /* The sender of the data asks for an ACK every so many segments or RTT / divisor. Fewer than the kernel's own are made by
