@@ -135,9 +135,9 @@ class EvidenceStore:
         result: Array = self._sums[rows, self._offsets[self._congestion]] + self._sums[rows, self.holdout_slot]
         return result
 
-    def connections(self, rows: Array) -> Array:
-        """How many treated connections the evidence of some rows is worth, (rows,)."""
-        result: Array = self._sums[rows, self.treated_slot, Field.CLOSED]
+    def segments(self, rows: Array) -> Array:
+        """How many segments treated connections sent on some rows, as far as they have not faded, (rows,)."""
+        result: Array = self._sums[rows, self.treated_slot, Field.SEGMENTS]
         return result
 
     def pipe(self, rows: Array) -> Array:

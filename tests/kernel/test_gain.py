@@ -105,6 +105,7 @@ def test_what_is_paced_fits_into_a_short_queue(tmp_path: Path) -> None:
     holdout, treated = (side["retransmission"] for side in found["comparison"])
     ratio = median(tuned) / median(default)
     print(f"median {ratio:.2f}; retransmitted: {treated:.2%}, by the holdout {holdout:.2%}; {found['rate']:,} bytes/s")
+    assert found["paced_window"] >= 40  # 60 segments fill the path
     assert ratio <= 0.6
     assert treated <= holdout + 0.01
     assert next(one["chosen"] for one in found["dimensions"] if one["name"] == "congestion").endswith("paced")
