@@ -40,7 +40,7 @@
 #define RATE_PROBES 8
 /* While its first window is under way a paced connection leaves this part of the rate to others, who have had no time to
  * make room for it. */
-#define RATE_LEFT 3
+#define RATE_LEFT 4
 #define RATE_PROBE_MORE 4
 /* net/ipv4/tcp.h TCP_INIT_CWND: another value at establishment means a route or a lost SYN set it. */
 #define INITIAL_WINDOW_KERNEL 10
