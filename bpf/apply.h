@@ -80,10 +80,9 @@ static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct p
         count(COUNTER_LEFT_OWN_RATE);
         return 0;
     }
-    if (bpf_get_prandom_u32() % RATE_PROBES == 0) {
-        full_rate = 0;
-        rate = bounded_rate((u64)policy->rate + policy->rate / RATE_PROBE_MORE);
-    }
+    connection->probes_rate = bpf_get_prandom_u32() % RATE_PROBES == 0;
+    if (connection->probes_rate)
+        rate = rate_of_probe(full_rate);
     if (set_rate(skops, rate)) {
         count(COUNTER_FAILED_RATE);
         return 0;

@@ -35,13 +35,13 @@
 #define ARM_PACED 1
 #define RATE_MIN 32000
 #define RATE_MAX 4294967294
-/* One paced connection in so many may send by a quarter faster: the path may have become faster, or was never asked for
- * all it has. */
+/* One paced connection in so many may send by a quarter faster until it loses something: the path may have become faster,
+ * or was never asked for all it has. */
 #define RATE_PROBES 8
-/* While its first window is under way a paced connection leaves this part of the rate to others, who have had no time to
- * make room for it. */
-#define RATE_LEFT 4
 #define RATE_PROBE_MORE 4
+/* While its first window is under way any other leaves this part of the rate to others, who have had no time to make room
+ * for it. */
+#define RATE_LEFT 4
 /* net/ipv4/tcp.h TCP_INIT_CWND: another value at establishment means a route or a lost SYN set it. */
 #define INITIAL_WINDOW_KERNEL 10
 

@@ -30,19 +30,36 @@ static __always_inline u32 rate_of_first_window(u32 full_rate)
     return bounded_rate(full_rate - full_rate / RATE_LEFT);
 }
 
+static __always_inline u32 rate_of_probe(u32 full_rate)
+{
+    return bounded_rate((u64)full_rate + full_rate / RATE_PROBE_MORE);
+}
+
 /* An application that has set a rate meanwhile keeps it. */
-static __always_inline void pace_after_first_window(struct bpf_sock_ops *skops, struct connection *connection)
+static __always_inline void pace_at_full_rate(struct bpf_sock_ops *skops, struct connection *connection, u32 present)
 {
     union stack_int rate = {};
     u32 full_rate = connection->full_rate;
 
-    if (!full_rate || (s32)(skops->snd_una - connection->first_window_end) < 0)
-        return;
     connection->full_rate = 0;
     if (bpf_getsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)) ||
-        (u32)rate.value != rate_of_first_window(full_rate))
+        (u32)rate.value != present)
         return;
     set_rate(skops, full_rate);
+}
+
+static __always_inline void pace_after_first_window(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    if (!connection->full_rate || connection->probes_rate ||
+        (s32)(skops->snd_una - connection->first_window_end) < 0)
+        return;
+    pace_at_full_rate(skops, connection, rate_of_first_window(connection->full_rate));
+}
+
+static __always_inline void pace_after_lossy_probe(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    if (connection->full_rate && connection->probes_rate)
+        pace_at_full_rate(skops, connection, rate_of_probe(connection->full_rate));
 }
 
 /* Who asks for fewer ACKs sends more segments for each; paced, they do not overflow a short queue. From the first loss

@@ -194,7 +194,8 @@ struct connection {
     u8 pieces;           /* of the present transfer that have been told */
     u32 ack_delay_us; /* as set last */
     u32 rate;         /* the greatest delivery rate since the last flush, bytes a second */
-    u32 full_rate;    /* that it will be paced at after the first window; 0: at the present one, or not at all */
+    u32 full_rate;    /* that it will be paced at after the first window, or a probe's loss; 0: no change is due */
+    u8 probes_rate;
     struct thinning thinning;
 };
 

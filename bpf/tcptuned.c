@@ -45,6 +45,7 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     case BPF_SOCK_OPS_RETRANS_CB:
         observe_retransmission(skops, connection);
         pace_after_loss(skops, connection);
+        pace_after_lossy_probe(skops, connection);
         break;
     case BPF_SOCK_OPS_RTO_CB:
         observe_timeout(connection);

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -183,20 +184,23 @@ def test_an_algorithm_the_kernel_lacks_is_counted_and_not_compared(lab: Lab, ker
 
 @pytest.mark.parametrize(
     ("asked", "applied"),
-    [(1_600_000, {1_200_000, 2_000_000}), (1, {RATE_MIN}), (2**32 - 1, {RATE_MAX - RATE_MAX // 4, RATE_MAX})],
-)
+    [
+        (1_600_000, {1_200_000, 2_000_000}), (1, {RATE_MIN, RATE_MIN * 5 // 4}),
+        (2**32 - 1, {RATE_MAX - RATE_MAX // 4, RATE_MAX}),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("arm", [3, 4])
 def test_a_paced_connection_has_the_rate_within_its_bounds(
     lab: Lab, kernel: Kernel, asked: int, applied: set[int], arm: int
 ) -> None:
     """One in eight tries a quarter more; the others leave a quarter while the first window is under way."""
-    count = 100 if len(applied) == 2 else 20
+    count = 20 if asked == 1 else 100  # that takes long
     algorithm = "bbr" if arm == 4 else "cubic"
     policy(kernel, ip_network("10.77.0.0/16"), congestion=arm, rate=asked, paced_window=80)
     found = states(lab, count=count, concurrency=20)
     assert {state["congestion"] for state in found} == {algorithm}
     rates = [state["tcp_info"]["max_pacing_rate"] for state in found]
-    assert set(rates) == applied  # none tries more once in 600,000 runs
+    assert set(rates) == applied or (asked == 1 and set(rates) < applied)  # none tries more once in 600,000 runs
     assert rates.count(min(applied)) > 0.6 * count
     counters = kernel.counters()
     assert (counters["set_rate"], counters["set_congestion"]) == (count, count if algorithm == "bbr" else 0)
@@ -210,6 +214,18 @@ def test_after_its_first_window_a_paced_connection_has_the_whole_rate(lab: Lab, 
     rates = {state["tcp_info"]["max_pacing_rate"] for state in states(lab, count=20, concurrency=20)}
     assert 1_600_000 in rates
     assert rates <= {1_600_000, 2_000_000}
+
+
+def test_a_probe_ends_with_its_first_loss(lab: Lab, kernel: Kernel) -> None:
+    """None of 40 connections loses nothing in 99 runs of 100, and one of them probes in 99."""
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=3, rate=1_600_000)
+    before = PathSpec.symmetric("path", rate_mbps=100, delay_ms=10).down
+    lab.change("path", down=replace(before, loss=0.2))
+    try:
+        rates = {state["tcp_info"]["max_pacing_rate"] for state in states(lab, count=40, concurrency=20)}
+    finally:
+        lab.change("path", down=before)
+    assert rates == {1_600_000}
 
 
 def test_without_a_known_rate_nothing_is_paced_nor_compared(lab: Lab, kernel: Kernel) -> None:
