@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Pacing: SO_MAX_PACING_RATE, which switches the kernel's own pacing on (net/core/sock.c). */
 
-/* Whether the application set a rate; where the kernel does not tell it to BPF (before 6.1) it may have. */
-static __always_inline int has_own_rate(struct bpf_sock_ops *skops)
+/* Whether the rate is another one; where the kernel does not tell it to BPF (before 6.1) it may be. */
+static __always_inline int rate_differs(struct bpf_sock_ops *skops, u32 bytes_a_second)
 {
     union stack_int rate = {};
 
     return bpf_getsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)) ||
-           (u32)rate.value != RATE_UNLIMITED;
+           (u32)rate.value != bytes_a_second;
+}
+
+/* Whether the application set a rate. */
+static __always_inline int has_own_rate(struct bpf_sock_ops *skops)
+{
+    return rate_differs(skops, RATE_UNLIMITED);
 }
 
 /* Returns an error as setsockopt(2) does. */
@@ -38,14 +44,11 @@ static __always_inline u32 rate_of_probe(u32 full_rate)
 /* An application that has set a rate meanwhile keeps it. */
 static __always_inline void pace_at_full_rate(struct bpf_sock_ops *skops, struct connection *connection, u32 present)
 {
-    union stack_int rate = {};
     u32 full_rate = connection->full_rate;
 
     connection->full_rate = 0;
-    if (bpf_getsockopt(skops, SOL_SOCKET_LEVEL, OPTION_MAX_PACING_RATE, &rate.value, sizeof(rate.value)) ||
-        (u32)rate.value != present)
-        return;
-    set_rate(skops, full_rate);
+    if (!rate_differs(skops, present))
+        set_rate(skops, full_rate);
 }
 
 static __always_inline void pace_after_first_window(struct bpf_sock_ops *skops, struct connection *connection)
