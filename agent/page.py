@@ -27,7 +27,7 @@ def render(
 ) -> str:  # fmt: skip
     """The page for `facts` of `status.status`; `ready` as /-/ready says.
 
-    `paths` is what `status.paths` says of the busiest, None while the loop is busy. With `refresh` the page loads
+    `paths` is what `path_facts.paths` says of the busiest, None while the loop is busy. With `refresh` the page loads
     itself again every few seconds.
     """
     parts = (

@@ -19,10 +19,10 @@ from agent.history import History
 from agent.journal import FILE as JOURNAL
 from agent.learnt import Learnt
 from agent.libbpf import Array
+from agent.path_facts import arm_facts
 from agent.rules import network_name
 from agent.show import ask
 from agent.state import FILE, Saved, read
-from agent.status import arm_facts
 from controllers import Arm, Evidence, Field
 
 __all__ = ["collect"]
@@ -106,7 +106,7 @@ def _saved_paths(saved: Saved) -> dict[str, Any]:
 
 
 def _saved_path(learnt: Learnt, path: int, columns: list[int]) -> dict[str, Any]:
-    """Like agent.status.explain, as far as evidence alone tells: the arm used most stands for the chosen one."""
+    """Like agent.path_facts.explain, as far as evidence alone tells: the arm used most stands for the chosen one."""
     here = np.flatnonzero(learnt.row == len(learnt.groups) + path)
     sums = np.zeros((len(learnt.slots), len(columns)), np.float32)
     sums[learnt.slot[here]] = learnt.sums[here][:, columns]

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import make_wsgi_app
 
-from agent import page, status
+from agent import page, path_facts, status
 from agent.abilities import Abilities
 from agent.errors import TcptunedError, UsageError
 from agent.exporter import registry
@@ -117,7 +117,7 @@ class Routes:
         facts = status.status(self._agent.snapshot)
         try:
             with self._tuner(_GLANCE) as tuner:
-                paths = status.paths(tuner, limit=page.PATHS, offset=0, group=None, busiest_first=True)
+                paths = path_facts.paths(tuner, limit=page.PATHS, offset=0, group=None, busiest_first=True)
         except TcptunedError:
             paths = None
         # The configuration never changes, it is replaced: no need for the lock.
@@ -165,7 +165,7 @@ class Routes:
                     if order not in ("appearance", "transfers"):
                         raise UsageError("order is appearance or transfers")
                     busiest = order == "transfers"
-                    facts = status.paths(tuner, limit=limit, offset=offset, group=group, busiest_first=busiest)
+                    facts = path_facts.paths(tuner, limit=limit, offset=offset, group=group, busiest_first=busiest)
                     return _json(200, facts)
             if len(wanted) > 1:
                 raise UsageError("address goes without other parameters")
@@ -176,7 +176,7 @@ class Routes:
             if "%" in wanted["address"]:
                 raise UsageError("address must be without a zone: leave out the part from % on")
             with self._tuner() as tuner:
-                return _json(200, status.explain(tuner, address))
+                return _json(200, path_facts.explain(tuner, address))
         except TcptunedError as error:
             return _json(400 if isinstance(error, UsageError) else 503, {"error": str(error)})
 

@@ -119,7 +119,7 @@ def _table(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, texts: int
 ) -> None:
     """Prints a table; after the first `texts` columns come numbers."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415  as above
 
     table = Table(box=None, pad_edge=False)
     for number, name in enumerate(columns):

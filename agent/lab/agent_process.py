@@ -102,7 +102,7 @@ class AgentProcess:
         raise LabError(f"the agent ended with exit code {code}; its log ends:\n{self.log_end()}")
 
     def explain(self, address: object) -> dict[str, Any] | None:
-        """What it knows and decided for an address (`agent.status.explain`); None if it did not answer in time."""
+        """What it knows and decided for an address (`agent.path_facts.explain`); None if it did not answer in time."""
         self.check()
         code, body = self._get(f"/api/v1/paths?address={address}")
         if code != 200:

@@ -19,10 +19,11 @@ from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension, dimensions
 from agent.exporter import Exporter
 from agent.journal import Entry, Journal
 from agent.page import render
+from agent.path_facts import explain, paths
 from agent.section import Section
 from agent.snapshot import Health, take
 from agent.state import load, save
-from agent.status import explain, paths, status
+from agent.status import status
 from agent.tuner import Tuner
 from controllers import Decision
 

@@ -7,8 +7,9 @@ from ipaddress import ip_address
 
 from handmade import absorb, still_tuner
 
+from agent.path_facts import explain, paths
 from agent.snapshot import Health, take
-from agent.status import explain, paths, status
+from agent.status import status
 
 ADDRESS = ip_address("203.0.113.7")
 COUNTED = {"closed": 50, "sent_segments": 5000, "first_windows": 50, "first_window_segments": 500}

@@ -23,8 +23,9 @@ from agent.finding import examine
 from agent.fleet import REASONS, FleetReader, Knowledge
 from agent.fleet_answer import MOST_AGE, RULES, Key
 from agent.fleet_finding import FLEET_CHECKS
+from agent.path_facts import explain
 from agent.snapshot import Health, take
-from agent.status import explain, status
+from agent.status import status
 from agent.tuner import Tuner
 from controllers.fleet import Total
 

@@ -18,9 +18,10 @@ from agent.exporter import registry
 from agent.guarding import because
 from agent.journal import Journal
 from agent.page import render
+from agent.path_facts import explain, paths
 from agent.rules import packed
 from agent.snapshot import Health, take
-from agent.status import explain, paths, status
+from agent.status import status
 from agent.tuner import Tuner
 from controllers.guard import ALL, WIDESPREAD, Event, Guard
 from controllers.harm import Harm

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from agent import show
 from agent.journal import Entry
-from agent.status import JOURNAL_SHOWN, explain, paths, status
+from agent.path_facts import explain, paths
+from agent.status import JOURNAL_SHOWN, status
 from agent.tuner import Tuner
 from controllers import Field
 
