@@ -19,7 +19,7 @@ from agent.libbpf import Array
 from agent.networks import Networks
 from agent.sums import chunks, enlarged
 from controllers import Controller, Decision, Evidence, Field
-from controllers.base import ARM_DEFAULT
+from controllers.base import ARM_DEFAULT, plain
 from controllers.inheritance import STATISTICS, statistics
 
 __all__ = ["MOST_DECIDED", "Decider"]
@@ -172,9 +172,7 @@ class Decider:
         """Windows are judged under the algorithm that is settled on; its variant has one of its own, and few other
         connections are left to try one."""
         assert decision.settled is not None
-        arms = self._dimensions[self._congestion].arms
-        plain = np.array([number if arm.variant_of is None else arm.variant_of for number, arm in enumerate(arms)])
-        algorithm = plain[decision.chosen]
+        algorithm = plain(self._dimensions[self._congestion].arms)[decision.chosen]
         self._store.judge_windows_under(np.where(decision.settled, algorithm, ANY).astype(np.uint8), rows)
         self._rows[self._windows].calm(rows[decision.settled & (algorithm != decision.chosen)])
 

@@ -7,6 +7,7 @@ dimension independently of the others, so that arms of a dimension can be compar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ARM_DEFAULT", "LOG_CENTRE", "UNTRIED", "Arm", "Controller", "Decision", "Evidence", "Field", "Floats", "Integers",
-    "Measure", "Prior",
+    "Measure", "Prior", "plain",
 ]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
@@ -64,6 +65,11 @@ class Arm:
     name: str
     value: int = 0
     variant_of: int | None = None
+
+
+def plain(arms: Sequence[Arm]) -> NDArray[np.intp]:
+    """The number of every arm, or of the one that it is a variant of, (arms,)."""
+    return np.array([number if arm.variant_of is None else arm.variant_of for number, arm in enumerate(arms)])
 
 
 @dataclass(frozen=True)

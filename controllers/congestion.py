@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Floats, Measure
+from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Floats, Measure, plain
 from controllers.estimates import retransmission, rtt_inflation, transfer_time
 from controllers.thompson import NOTHING, decide
 from controllers.veto import suspected, vetoed
@@ -76,18 +76,18 @@ def _useless(evidence: Evidence, measure: Measure) -> NDArray[np.bool_] | None:
     if not variants:
         return None
     useless = np.zeros_like(measure.utility, np.bool_)
-    plain = [number for number, arm in enumerate(evidence.arms) if arm.variant_of is None]
+    unpaced = [number for number, arm in enumerate(evidence.arms) if arm.variant_of is None]
     if evidence.rate is None:
         useless[:, [number for _, number in variants]] = True
         return useless
-    lost, sent = (evidence[field][:, plain].sum(axis=1) for field in (Field.RETRANSMITTED, Field.SEGMENTS))
+    lost, sent = (evidence[field][:, unpaced].sum(axis=1) for field in (Field.RETRANSMITTED, Field.SEGMENTS))
     if evidence.holdout is not None:
         lost, sent = lost + evidence.holdout[:, Field.RETRANSMITTED], sent + evidence.holdout[:, Field.SEGMENTS]
     lossy = (lost >= LOST) & (lost > LOSSY * sent)
     shown = sent >= LOST / LOSSY
     seen = measure.trials >= SEEN
     speed = np.where(seen, measure.utility + _cost(evidence), UNSEEN)
-    fastest = np.where(seen[:, plain].all(axis=1), np.array(plain)[speed[:, plain].argmax(axis=1)], -1)
+    fastest = np.where(seen[:, unpaced].all(axis=1), np.array(unpaced)[speed[:, unpaced].argmax(axis=1)], -1)
     far_ahead = _far_ahead(speed, fastest, variants)
     nothing = measure.trials.sum(axis=1) < NOTHING
     taught = np.zeros_like(useless) if evidence.prior is None else evidence.prior.precision > 0
@@ -119,6 +119,5 @@ def _far_ahead(speed: Floats, fastest: NDArray[np.intp], variants: list[tuple[in
 
 
 def _cost(evidence: Evidence) -> Floats:
-    plain = [number if arm.variant_of is None else arm.variant_of for number, arm in enumerate(evidence.arms)]
-    other: Floats = OTHER_COST * (np.array(plain) != ARM_DEFAULT)
+    other: Floats = OTHER_COST * (plain(evidence.arms) != ARM_DEFAULT)
     return other + RETRANSMISSION_COST * retransmission(evidence) + INFLATION_COST * np.log2(rtt_inflation(evidence))
