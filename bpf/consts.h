@@ -77,6 +77,12 @@
 #define PIECE_BYTES 262144
 #define PIECES_MAX 7
 
+/* What is known of the peer's clock. */
+#define CLOCK_BEGAN 1 /* when the handshake ended, */
+#define CLOCK_ASKED 2 /* every ACK is asked for it, */
+#define CLOCK_ENDED 3 /* and one told */
+#define CLOCK_STEP_US 2000 /* two clocks that count milliseconds are within */
+
 /* A connection adds to the row maps at most this often while it lives: 4 times a second. */
 #define FLUSH_INTERVAL_NS 250000000ULL
 
@@ -111,6 +117,8 @@
 /* TCP options. RFC 5482: kind 28. RFC 6994: kind 254 with the project's ExID (configured), then our version and a
  * subtype, so that the kernel's search by a magic of four bytes finds exactly what we understand. The kernel stores one
  * option an ExID and segment only, so all that a SYN asks for is one option. */
+#define OPTION_TIMESTAMPS_KIND 8 /* RFC 7323 */
+#define OPTION_TIMESTAMPS_LENGTH 10
 #define OPTION_USER_TIMEOUT_KIND 28
 #define OPTION_USER_TIMEOUT_LENGTH 4
 #define OPTION_EXPERIMENT_KIND 254
@@ -206,6 +214,7 @@ enum outcome {
 #define IPV6_NEXT_HEADER 6 /* where its number is */
 #define PROTOCOL_TCP 6
 #define TCP_HEADER 20
+#define TCP_ACKNOWLEDGED_WORD 2
 #define TCP_HEADER_TIMESTAMPS 32
 #define TCP_TIMESTAMPS_WORD 0x0101080a /* two no-operations, timestamps of 10 bytes */
 

@@ -168,16 +168,13 @@ static __always_inline void grant_rate(struct bpf_sock_ops *skops, const struct 
 }
 
 /* PARSE_HDR_OPT_CB: options on an open connection, in the first segment or when the peer changed its mind. */
-static __always_inline void grant_later(struct bpf_sock_ops *skops)
+static __always_inline void grant_later(struct bpf_sock_ops *skops, struct connection *connection)
 {
-    struct connection *connection = extended(skops);
     struct control *settings;
     union stack_int zero = {};
     u32 remote[4], local[4];
     int honoured_network;
 
-    if (!connection)
-        return;
     settings = control.lookup(&zero.value);
     if (!settings)
         return;

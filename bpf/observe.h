@@ -41,6 +41,7 @@ static __always_inline void note_transfer_rate(struct bpf_sock_ops *skops, struc
 static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct connection *connection, struct row *row,
                                          int cut)
 {
+    u64 took_us = (connection->event_ns - connection->transfer_began_ns) / 1000;
     u64 total = sent_bytes(skops, connection);
     u64 bytes = total - connection->transfer_base_bytes;
     u64 segments = connection->transfer_min ? connection->transfer_min : TRANSFER_MIN_SEGMENTS;
@@ -50,8 +51,9 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
     if (bytes <= least)
         return;
     note_transfer_rate(skops, connection, bytes);
-    add_transfer(&row->sent, bytes, (connection->event_ns - connection->transfer_began_ns) / 1000,
-                 cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
+    if (!cut)
+        took_us = remote_us(connection, took_us);
+    add_transfer(&row->sent, bytes, took_us, cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 
 /* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it.
@@ -97,6 +99,7 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     connection->event_ns = now;
     connection->first_window = window;
     connection->handshake_retransmitted = skops->total_retrans;
+    begin_remote_clock(skops, connection);
     connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
@@ -224,6 +227,8 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
     u64 now, bytes;
 
     note_fins(skops, connection, old, new);
+    if (new == STATE_FIN_WAIT1)
+        ask_remote_clock(skops, connection);
     sent_ended = !connection->sent_ended && (new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE);
     received_ended =
         !connection->received_ended && (new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE);
@@ -240,6 +245,8 @@ static __always_inline void observe_state(struct bpf_sock_ops *skops, struct con
         note_round_rate(skops, connection);
         /* A FIN that is not acknowledged is one sequence number; more of them are data that never arrived. */
         end_transfer(skops, connection, row, skops->snd_nxt - skops->snd_una > 1);
+        if (new == STATE_FIN_WAIT2)
+            leave_remote_clock(skops, connection);
     }
     if (received_ended) {
         connection->received_ended = 1;

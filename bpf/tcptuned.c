@@ -13,6 +13,7 @@
 #include "pace.h"
 #include "apply.h"
 #include "row.h"
+#include "clock.h"
 #include "observe.h"
 #include "wire.h"
 #include "send.h"
@@ -53,6 +54,12 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     case BPF_SOCK_OPS_STATE_CB:
         observe_state(skops, connection);
         break;
+    case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+        if (connection->remote_clock >= CLOCK_ASKED)
+            note_remote_clock(skops, connection);
+        else if (connection->extends)
+            grant_later(skops, connection);
+        break;
     }
 }
 
@@ -69,9 +76,6 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
     case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
         send_write(skops);
         break;
-    case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
-        grant_later(skops);
-        break;
     case BPF_SOCK_OPS_TCP_LISTEN_CB:
         remember_listener(skops);
         break;
@@ -85,6 +89,7 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
     case BPF_SOCK_OPS_RETRANS_CB:
     case BPF_SOCK_OPS_RTO_CB:
     case BPF_SOCK_OPS_STATE_CB:
+    case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
         observe(skops);
         break;
     }

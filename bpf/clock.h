@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The peer's clock, as the timestamps on its segments tell it (RFC 7323). It says when the last byte arrived there, and
+ * ours only when the ACK got back: late behind an upload, or in a bunch with those before it. Kernels count milliseconds
+ * (include/net/tcp.h, TCP_TS_HZ). RFC 7323 lets others count from microseconds to seconds, and a peer may lie: what is
+ * not about the same by both clocks is not believed. */
+
+union timestamps_option {
+    u64 words[2];
+    struct {
+        u8 kind;
+        u8 length;
+        u8 value[8]; /* the sender's clock, and ours as it saw it last; not aligned */
+    };
+};
+
+/* What this segment says; returns whether it says anything. */
+static __always_inline int read_remote_clock(struct bpf_sock_ops *skops, u32 *clock_ms)
+{
+    union timestamps_option option;
+
+    option.words[0] = bpf_htonll((u64)OPTION_TIMESTAMPS_KIND << 56);
+    option.words[1] = 0;
+    if (bpf_load_hdr_opt(skops, &option, sizeof(option), 0) != OPTION_TIMESTAMPS_LENGTH)
+        return 0;
+    *clock_ms = bpf_ntohll(option.words[0]) >> 16;
+    return 1;
+}
+
+/* The segment that ends the handshake. */
+static __always_inline void begin_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u32 clock_ms;
+
+    if (read_remote_clock(skops, &clock_ms)) {
+        connection->remote_began_ms = clock_ms;
+        connection->remote_clock = CLOCK_BEGAN;
+    }
+}
+
+/* Our FIN has been written, so the next ACKs may be the last ones. What began after a pause began at an unknown time of
+ * the peer's. */
+static __always_inline void ask_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    if (connection->remote_clock != CLOCK_BEGAN || connection->pieces ||
+        connection->transfer_began_ns != connection->established_ns)
+        return;
+    connection->remote_clock = CLOCK_ASKED;
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+}
+
+/* PARSE_HDR_OPT_CB, once asked: every ACK of data, as none says that it is the last. The FIN may be acknowledged later, if
+ * the congestion window held it back. */
+static __always_inline void note_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u32 *header = skops->skb_data;
+    u32 clock_ms;
+
+    if ((void *)header + TCP_HEADER > skops->skb_data_end)
+        return;
+    if ((s32)(bpf_ntohl(header[TCP_ACKNOWLEDGED_WORD]) - skops->snd_una) <= 1 || !read_remote_clock(skops, &clock_ms))
+        return;
+    connection->remote_ended_ms = clock_ms;
+    connection->remote_clock = CLOCK_ENDED;
+}
+
+/* A half-closed connection may go on receiving for long. */
+static __always_inline void leave_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    if (connection->remote_clock < CLOCK_ASKED)
+        return;
+    connection->remote_clock = 0;
+    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+}
+
+/* How long a transfer took by the peer's clock, if that tells and is to be believed; `ours_us` if not. */
+static __always_inline u64 remote_us(const struct connection *connection, u64 ours_us)
+{
+    u64 theirs_us = (u64)(u32)(connection->remote_ended_ms - connection->remote_began_ms) * 1000;
+
+    if (connection->remote_clock != CLOCK_ENDED || theirs_us > 2 * ours_us || theirs_us < ours_us / 2)
+        return ours_us;
+    /* Where both agree to its resolution, ours has the finer one. */
+    return theirs_us + CLOCK_STEP_US > ours_us && theirs_us < ours_us + CLOCK_STEP_US ? ours_us : theirs_us;
+}
