@@ -50,7 +50,8 @@ def tail(lab: Lab, path: str, count: int) -> float:
     return quantiles(times, n=20)[-1]
 
 
-@pytest.mark.parametrize("path", ["long", pytest.param("lossy", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("path", ["long", "lossy"])
 def test_half_of_the_acks_go_and_nothing_gets_slower(lab: Lab, tmp_path: Path, path: str) -> None:
     """The server asks for an ACK every 10 segments or quarter of the RTT.
 

@@ -113,6 +113,17 @@ def test_sizes_of_which_we_had_more_do_not_count_as_slowness() -> None:
         assert measured(values).covered is covered
 
 
+def test_objects_that_the_agent_does_not_time_say_nothing_of_it() -> None:
+    """Those of 10 KB took as long as ever, those of 100 KB half; where there are only small ones, these are timed."""
+    for sizes, ratio in (((10_000, 100_000), 0.556), ((10_000, 12_000), 0.333)):
+        values = cell()
+        for name, run in values["runs"].items():
+            times = (1.0, 0.5) if name == TCPTUNED.name else (1.0, 1.0)
+            run["learned"] = run["compared"] = list(zip(sizes, times, strict=True)) * 6
+        values["uplift"] = {"all": {"ratio": ratio, "lower": ratio - 0.01, "upper": ratio + 0.01}}
+        assert measured(values).covered
+
+
 def test_what_the_clients_saw_may_be_off_too() -> None:
     values = cell()
     # A tenth of the connections take ten times as long: the mean of 24 logarithms is known to about 0.3.

@@ -249,6 +249,7 @@ def test_names_and_labels_keep_to_the_conventions(busy: Snapshot) -> None:
                 assert re.search(r"\d+\.\d+\.\d+\.\d+/|::", value) is None
 
 
+@pytest.mark.long  # tests/prom has it with real connections
 def test_few_series_and_quick_scrapes_with_5000_networks() -> None:
     """With the default configuration: at most 1,000 series, and a scrape takes at most 30 ms at the 99th percentile.
 

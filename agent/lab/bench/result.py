@@ -19,6 +19,7 @@ DECENT = 0.01
 NEAR = 1.10  # of the best arm's time: learnt
 _WINDOW = 25  # connections whose mean says where a contender is
 
+_FIRST_WINDOW = 10 * 1448  # bytes: TRANSFER_MIN_SEGMENTS of a client with timestamps
 _SURE = 1.96  # standard errors
 _LOSSES = (("first_window_losses", "first_window_segments"), ("retransmitted_segments", "sent_segments"))
 
@@ -189,8 +190,10 @@ def _covered(cell: Cell) -> bool | None:
         }
         for run in (cell["runs"][TCPTUNED.name], cell["runs"][DEFAULT.name])
     )
-    # Every size that both had weighs what it did for us.
+    # Every size that both had weighs what it did for us. The agent speaks of transfers that outlast the default's first
+    # window, where there are such.
     both = {size: len(logs) for size, logs in ours.items() if size in theirs}
+    both = {size: count for size, count in both.items() if size > _FIRST_WINDOW} or both
     weights = {size: count / sum(both.values()) for size, count in both.items()}
     treated = max(1.0 - float(cell["holdout"]), 1e-6)
     truth = sum(each * float(ours[size].mean() - theirs[size].mean()) for size, each in weights.items()) / treated
