@@ -31,8 +31,8 @@ def cell(**times: float) -> dict[str, Any]:
     for each in ALL:
         seconds = times.get(each.name.replace("-", "_"), 1.0)
         learned = [] if each is SIBLING else [(0, seconds)] * 12
-        runs[each.name] = Run(learned, [(0, seconds)] * 12, 0, {}, dict(COUNTS))
-    made = Cell("7", "100KB", 0.1, False, asdict(plan_for(WORKLOADS["100KB"], load_paths()["7"], budget=60.0)), runs,
+        runs[each.name] = Run(learned, [(0, seconds)] * 12, [0.1] * (len(learned) + 12), 0, {}, dict(COUNTS))
+    made = Cell("7", "100KB", False, asdict(plan_for(WORKLOADS["100KB"], load_paths()["7"], budget=60.0)), runs,
                 {"dimensions": [{"name": "initial_window", "chosen": "iw28"}]}, {}, 0.0, 0.001)  # fmt: skip
     return made.to_json()
 
@@ -108,6 +108,7 @@ def test_sizes_of_which_we_had_more_do_not_count_as_slowness() -> None:
     for name, run in values["runs"].items():
         once, small = (0.5, 9) if name == TCPTUNED.name else (1.0, 3)
         run["learned"], run["compared"] = [(1, once)] * small, [(8, 8 * once)] * (12 - small)
+        run["handshakes"] = [0.1] * 12
     for ratio, covered in ((0.5, True), (0.9, False), (0.1, False)):
         values["uplift"] = {"all": {"ratio": ratio, "lower": ratio - 0.06, "upper": ratio + 0.06}}
         assert measured(values).covered is covered
@@ -128,6 +129,7 @@ def test_what_the_clients_saw_may_be_off_too() -> None:
     values = cell()
     # A tenth of the connections take ten times as long: the mean of 24 logarithms is known to about 0.3.
     values["runs"][TCPTUNED.name]["learned"] = ([(0, 0.5)] * 9 + [(0, 5.0)]) * 2
+    values["runs"][TCPTUNED.name]["handshakes"] = [0.1] * 32
     values["uplift"] = {"all": {"ratio": 0.2, "lower": 0.15, "upper": 0.25}}
     assert measured(values).covered
     values["uplift"] = {"all": {"ratio": 0.8, "lower": 0.75, "upper": 0.85}}

@@ -18,7 +18,7 @@ from agent.lab.bench.bars import bars
 from agent.lab.bench.competing import COMPETING, compete, competing_found, contested
 from agent.lab.bench.contenders import ALL, DEFAULT, TCPTUNED
 from agent.lab.bench.result import Measured, measured
-from agent.lab.bench.run import Cell, connections, run_cells
+from agent.lab.bench.run import Cell, Run, connections, run_cells
 from agent.lab.bench.view import found
 from agent.lab.bench.workloads import WORKLOADS, Workload, changed
 from agent.lab.findings.folder import make_folder, write_findings
@@ -181,7 +181,8 @@ def _kept(folder: Path | None, workload: Workload, path: str, quick: bool) -> di
     values = _read(folder, workload.name, path)
     if values is None:
         return None
-    if any(each.name not in values for each in fields(Cell)):  # of an older version
+    parts = [(Cell, values), *((Run, run) for run in values.get("runs", {}).values())]
+    if any(each.name not in part for kind, part in parts for each in fields(kind)):  # of an older version
         return None
     same = values.get("quick") == quick and set(values["runs"]) == {each.name for each in workload.contenders}
     return values if same else None

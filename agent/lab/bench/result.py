@@ -184,10 +184,7 @@ def _covered(cell: Cell) -> bool | None:
     if not uplift:
         return None
     ours, theirs = (
-        {
-            size: np.log([max(value - cell["round_trip"], 1e-4) for value in values])
-            for size, values in _by_size(run["learned"] + run["compared"]).items()
-        }
+        {size: np.log(values) for size, values in _by_size(_after_handshake(run)).items()}
         for run in (cell["runs"][TCPTUNED.name], cell["runs"][DEFAULT.name])
     )
     # Every size that both had weighs what it did for us. The agent speaks of transfers that outlast the default's first
@@ -203,6 +200,12 @@ def _covered(cell: Cell) -> bool | None:
     shown, low, high = (math.log(max(1.0 - uplift[name], 1e-6)) for name in ("ratio", "upper", "lower"))
     room = low - shown if truth < shown else high - shown
     return (truth - shown) ** 2 <= room**2 + doubt
+
+
+def _after_handshake(run: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """Size and seconds of all connections."""
+    both = zip(run["learned"] + run["compared"], run["handshakes"], strict=True)
+    return [(size, max(seconds - handshake, 1e-4)) for (size, seconds), handshake in both]
 
 
 def _spread(logs: Mapping[int, _Logs]) -> float:

@@ -45,10 +45,12 @@ _AT_ONCE_PER_PROCESSOR = 100
 @dataclass
 class Run:
     """One contender on one path: bytes and seconds of every object in order, or 0 and Mb/s of a transfer without end;
-    learning first. Counts of both parts."""
+    learning first. `handshakes`: the seconds until each was established, of both parts in order, or until it failed.
+    Counts of both parts."""
 
     learned: list[tuple[int, float]] = field(default_factory=list)
     compared: list[tuple[int, float]] = field(default_factory=list)
+    handshakes: list[float] = field(default_factory=list)
     failures: int = 0
     counts_learned: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
@@ -60,7 +62,6 @@ class Cell:
 
     path: str
     workload: str
-    round_trip: float  # seconds, with empty queues
     changes: bool  # the path became another after learning
     plan: dict[str, Any]
     runs: dict[str, Run]
@@ -246,6 +247,7 @@ class _Stage:
             if done.error is None:
                 value = done.seconds if plan.seconds is None else done.mbps
             (run.compared if ticket.compared else run.learned).append((size, value))
+            run.handshakes.append(done.connect or done.seconds)
         if riptide and done.state:
             self._follow(ticket, done.state["tcp_info"]["snd_cwnd"])
         return done.mbps if done.error is None else None
@@ -282,7 +284,6 @@ class _Stage:
             Cell(
                 path=name,
                 workload=self._workload.name,
-                round_trip=(self._paths[name].down.delay_ms + self._paths[name].up.delay_ms) / 1000,
                 changes=self._workload.change is not None,
                 plan=asdict(self._plans[name]),
                 runs={each.name: self._runs[name, each.name] for each in self._contenders},
