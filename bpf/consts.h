@@ -77,6 +77,14 @@
 #define PIECE_BYTES 262144
 #define PIECES_MAX 7
 
+/* What a row is told after a callback: */
+#define TELL 1 /* all that is counted and new, */
+#define TELL_TRANSFER 2 /* that a transfer is over, */
+#define TELL_PIECE 4 /* or only a piece of it, */
+#define TELL_CUT 8 /* and was cut, */
+#define TELL_RECEIVED 16 /* all that came in, as one transfer, */
+#define TELL_CLOSED 32 /* that the connection is over */
+
 /* What is known of the peer's clock. */
 #define CLOCK_BEGAN 1 /* when the handshake ended, */
 #define CLOCK_ASKED 2 /* every ACK is asked for it, */

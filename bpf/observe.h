@@ -121,19 +121,21 @@ static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
     histogram->sum_us += rtt_us;
 }
 
-static __always_inline void observe_round(struct bpf_sock_ops *skops, struct connection *connection)
+/* The round trip that is over; kernels before 6.10 tell only the smoothed one. */
+static __always_inline u32 measured_us(struct bpf_sock_ops *skops)
 {
-    u64 now = bpf_ktime_get_ns();
-    u32 smoothed = skops->srtt_us >> 3;
-    u32 measured = skops->args[0]; /* 6.10 and later; 0 before */
-    u32 base = skops->rtt_min;
-    u32 longest;
-    struct row *row;
-    int ended, piece;
+    u32 measured = skops->args[0];
 
-    if (!measured)
-        measured = smoothed;
-    longest = measured > smoothed ? measured : smoothed;
+    return measured ? measured : skops->srtt_us >> 3;
+}
+
+/* Returns what of it the row is told, TELL_*. */
+static __always_inline u32 observe_round(struct bpf_sock_ops *skops, struct connection *connection, u64 now,
+                                         u32 measured)
+{
+    u32 smoothed = skops->srtt_us >> 3;
+    u32 base = skops->rtt_min;
+
     connection->rounds++;
     connection->rtt_us += measured;
     connection->base_rtt_us += base < measured ? base : measured;
@@ -144,26 +146,22 @@ static __always_inline void observe_round(struct bpf_sock_ops *skops, struct con
     count_rtt(&connection->key, measured);
     note_round_rate(skops, connection);
 
-    ended = pause_before(connection, now, longest);
-    piece = !ended && ends_piece(skops, connection);
-    if (!ended && !piece && now - connection->flushed_ns <= FLUSH_INTERVAL_NS)
-        return;
-    /* Whether there is a row is asked once: see extended(). */
-    row = row_of(connection);
-    if (!row) {
-        if (ended)
-            begin_transfer(connection, now, measured);
-        return;
-    }
-    if (ended | piece)
-        end_transfer(skops, connection, row, 0);
-    if (ended)
-        begin_transfer(connection, now, measured);
-    if (piece) {
+    if (pause_before(connection, now, measured > smoothed ? measured : smoothed))
+        return TELL | TELL_TRANSFER;
+    if (ends_piece(skops, connection))
+        return TELL | TELL_TRANSFER | TELL_PIECE;
+    return now - connection->flushed_ns > FLUSH_INTERVAL_NS ? TELL : 0;
+}
+
+/* What was told of a round is over. */
+static __always_inline void begin_next(struct connection *connection, u32 told, u64 now, u32 measured)
+{
+    if (told & TELL_PIECE) {
         connection->transfer_began_ns = now;
         connection->pieces++;
+    } else if (told & TELL_TRANSFER) {
+        begin_transfer(connection, now, measured);
     }
-    flush(skops, connection, row, now);
 }
 
 /* args: first sequence number, segments, result of sending (net/ipv4/tcp_output.c, __tcp_retransmit_skb) */
@@ -218,47 +216,51 @@ static __always_inline void note_fins(struct bpf_sock_ops *skops, struct connect
         connection->fin_received = 1;
 }
 
-/* args: old and new state. The moments at which a direction's last byte has arrived. */
-static __always_inline void observe_state(struct bpf_sock_ops *skops, struct connection *connection)
+/* args: old and new state. The moments at which a direction's last byte has arrived. Returns what of it the row is told. */
+static __always_inline u32 observe_state(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
     u32 old = skops->args[0], new = skops->args[1];
-    int sent_ended, received_ended;
-    struct row *row;
-    u64 now, bytes;
+    u32 told = new == STATE_CLOSE ? TELL | TELL_CLOSED : 0;
 
     note_fins(skops, connection, old, new);
     if (new == STATE_FIN_WAIT1)
         ask_remote_clock(skops, connection);
-    sent_ended = !connection->sent_ended && (new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE);
-    received_ended =
-        !connection->received_ended && (new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE);
-    if (!sent_ended && !received_ended && new != STATE_CLOSE)
-        return;
-    row = row_of(connection);
-    if (!row)
-        return;
-    now = bpf_ktime_get_ns();
-    if (sent_ended) {
+    if (!connection->sent_ended && (new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE)) {
         /* In CLOSE_WAIT we may still send. */
         connection->sent_ended = new != STATE_CLOSE_WAIT;
         pause_before(connection, now, skops->srtt_us >> 3);
         note_round_rate(skops, connection);
+        told |= TELL_TRANSFER;
         /* A FIN that is not acknowledged is one sequence number; more of them are data that never arrived. */
-        end_transfer(skops, connection, row, skops->snd_nxt - skops->snd_una > 1);
-        if (new == STATE_FIN_WAIT2)
-            leave_remote_clock(skops, connection);
+        if (skops->snd_nxt - skops->snd_una > 1)
+            told |= TELL_CUT;
     }
-    if (received_ended) {
+    if (!connection->received_ended && (new == STATE_CLOSE_WAIT || new == STATE_FIN_WAIT1 || new == STATE_CLOSE)) {
         connection->received_ended = 1;
+        told |= TELL_RECEIVED;
+    }
+    return told;
+}
+
+/* Adds to the row what a callback says. */
+static __always_inline void tell(struct bpf_sock_ops *skops, struct connection *connection, u32 told, u64 now)
+{
+    struct row *row = row_of(connection);
+    u64 bytes;
+
+    if (!row)
+        return;
+    if (told & TELL_TRANSFER)
+        end_transfer(skops, connection, row, told & TELL_CUT);
+    if (told & TELL_RECEIVED) {
         bytes = received_bytes(skops, connection);
         if (bytes > (u64)TRANSFER_MIN_SEGMENTS * skops->mss_cache)
             add_transfer(&row->received, bytes, (now - connection->established_ns) / 1000, bytes);
     }
-    if (new == STATE_CLOSE) {
-        if (!connection->adopted) {
-            add_first_window(skops, connection, row);
-            add(&row->closed, 1);
-        }
-        flush(skops, connection, row, now);
+    if ((told & TELL_CLOSED) && !connection->adopted) {
+        add_first_window(skops, connection, row);
+        add(&row->closed, 1);
     }
+    if (told & TELL)
+        flush(skops, connection, row, now);
 }

@@ -28,6 +28,8 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
     struct connection *connection = sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
+    u64 now = bpf_ktime_get_ns();
+    u32 measured = 0, told = 0;
 
     if (!connection)
         return;
@@ -36,12 +38,26 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
             begin_adopted(skops, connection);
         return;
     }
+    if (skops->op == BPF_SOCK_OPS_RTT_CB) {
+        measured = measured_us(skops);
+        told = observe_round(skops, connection, now, measured);
+    } else if (skops->op == BPF_SOCK_OPS_STATE_CB) {
+        told = observe_state(skops, connection, now);
+    }
+    /* Here for both: it is large, and a start waits for its being compiled. */
+    if (told)
+        tell(skops, connection, told, now);
+
     switch (skops->op) {
     case BPF_SOCK_OPS_RTT_CB:
-        observe_round(skops, connection);
+        begin_next(connection, told, now, measured);
         pace_after_first_window(skops, connection);
         keep_ack_delay(skops, connection);
         send_changed(skops, connection);
+        break;
+    case BPF_SOCK_OPS_STATE_CB:
+        if (skops->args[1] == STATE_FIN_WAIT2)
+            leave_remote_clock(skops, connection);
         break;
     case BPF_SOCK_OPS_RETRANS_CB:
         observe_retransmission(skops, connection);
@@ -50,9 +66,6 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
         break;
     case BPF_SOCK_OPS_RTO_CB:
         observe_timeout(connection);
-        break;
-    case BPF_SOCK_OPS_STATE_CB:
-        observe_state(skops, connection);
         break;
     case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
         if (connection->remote_clock >= CLOCK_ASKED)
@@ -80,10 +93,8 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
         remember_listener(skops);
         break;
     case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-        establish(skops, SIDE_ACTIVE);
-        break;
     case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-        establish(skops, SIDE_PASSIVE);
+        establish(skops, skops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ? SIDE_ACTIVE : SIDE_PASSIVE);
         break;
     case BPF_SOCK_OPS_RTT_CB:
     case BPF_SOCK_OPS_RETRANS_CB:
