@@ -38,6 +38,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
         if (settings->extends | settings->honours)
             connection->chose_user_timeout = has_user_timeout(skops);
     }
+    begin_remote_clock(skops, connection);
     if (!connection->chose_congestion && chosen_on_mptcp())
         connection->chose_congestion = differs_from_host(skops, settings);
 

@@ -99,7 +99,6 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     connection->event_ns = now;
     connection->first_window = window;
     connection->handshake_retransmitted = skops->total_retrans;
-    begin_remote_clock(skops, connection);
     connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
@@ -154,8 +153,10 @@ static __always_inline u32 observe_round(struct bpf_sock_ops *skops, struct conn
 }
 
 /* What was told of a round is over. */
-static __always_inline void begin_next(struct connection *connection, u32 told, u64 now, u32 measured)
+static __always_inline void begin_next(struct connection *connection, u64 now, u32 measured)
 {
+    u8 told = connection->told;
+
     if (told & TELL_PIECE) {
         connection->transfer_began_ns = now;
         connection->pieces++;
@@ -243,9 +244,10 @@ static __always_inline u32 observe_state(struct bpf_sock_ops *skops, struct conn
 }
 
 /* Adds to the row what a callback says. */
-static __always_inline void tell(struct bpf_sock_ops *skops, struct connection *connection, u32 told, u64 now)
+static __always_inline void tell(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
     struct row *row = row_of(connection);
+    u8 told = connection->told;
     u64 bytes;
 
     if (!row)

@@ -197,6 +197,7 @@ struct connection {
     u32 full_rate;    /* that it will be paced at after the first window, or a probe's loss; 0: no change is due */
     u8 probes_rate;
     u8 remote_clock;     /* CLOCK_* */
+    u8 told;             /* TELL_*: to the row, in this callback */
     u32 remote_began_ms; /* when it was established, by the peer's clock, */
     u32 remote_ended_ms; /* and when the latest ACK left */
     struct thinning thinning;
