@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.dimensions import CONGESTION, Dimension
+from agent.dimensions import CONGESTION, INITIAL_WINDOW, Dimension
 from agent.display import moment
 from agent.guard_facts import guard_facts, holdout, in_force
 from agent.libbpf import Array
@@ -147,6 +147,7 @@ def _explained(tuner: Tuner, number: int, match: Match, rows: Array) -> dict[str
     if number < len(tuner.decisions):
         decision, row = _decided(tuner, number, match.row, match.network)
         facts["reason"] = _reason(tuner, dimension, decision, row)
+        facts["reason"] += _of_paced(tuner, dimension, match.row, match.network)
         chosen = int(decision.chosen[row])
         probabilities = [float(share) for share in decision.probabilities[row]]
     else:
@@ -176,6 +177,19 @@ def _reason(tuner: Tuner, dimension: Dimension, decision: Decision, row: int) ->
     return reason
 
 
+def _of_paced(tuner: Tuner, dimension: Dimension, row: int, network: int) -> str:
+    """What a reason for a window leaves out: where a paced algorithm is chosen, most connections begin with another."""
+    numbers = {one.name: number for number, one in enumerate(tuner.dimensions)}
+    congestion = numbers[CONGESTION]
+    if dimension.name != INITIAL_WINDOW or row < tuner.store.groups or congestion >= len(tuner.decisions):
+        return ""
+    decision, where = _decided(tuner, congestion, row, network)
+    if tuner.dimensions[congestion].arms[int(decision.chosen[where])].variant_of is None:
+        return ""
+    window = int(paced_windows(tuner.dimensions, *tuner.networks.pacing(np.array([row])))[0])
+    return f"; paced connections begin with {window}" if window else ""
+
+
 def _held(tuner: Tuner, row: int) -> dict[str, dict[str, str]]:
     """What is held to be best on a path, by dimension, and why."""
     chosen = {dimension.name: dimension.arms[0].name for dimension in tuner.dimensions}
@@ -185,6 +199,7 @@ def _held(tuner: Tuner, row: int) -> dict[str, dict[str, str]]:
         decision, where = _decided(tuner, number, row, network)
         chosen[dimension.name] = dimension.arms[int(decision.chosen[where])].name
         reasons[dimension.name] = _reason(tuner, dimension, decision, where)
+        reasons[dimension.name] += _of_paced(tuner, dimension, row, network)
     return {"chosen": chosen, "reasons": reasons}
 
 

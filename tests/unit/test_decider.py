@@ -15,6 +15,7 @@ from handmade import KEY, ROW, absorb, still_tuner
 
 from agent.bpf_source import constants
 from agent.config import Config, InitialWindow
+from agent.path_facts import paths
 from agent.tuner import Tuner
 from controllers import Decision, Evidence, Field
 
@@ -115,6 +116,9 @@ def test_windows_are_judged_under_the_algorithm_whose_variant_is_settled_on() ->
     tuner.decide(0.0)
     decision = tuner.decisions[1]
     assert tuner.dimensions[1].arms[int(decision.chosen[row[0]])].name == "paced"
+    [told] = paths(tuner, limit=5, offset=0, group=None)["paths"]
+    assert told["reasons"]["initial_window"].endswith("; paced connections begin with 56")
+    assert not told["reasons"]["congestion"].endswith("56")
     windows = store.of(0)[Field.CLOSED][row[0]].sum()
     connect(0, 1, 5, 20, 0.05)
     connect(none, 2, 5, 18, 0.0)
