@@ -38,14 +38,17 @@ static __always_inline void begin_remote_clock(struct bpf_sock_ops *skops, struc
 }
 
 /* Our FIN has been written, so the next ACKs may be the last ones. What began after a pause began at an unknown time of
- * the peer's. */
+ * the peer's. Where another program has all packets shown already, the flag is that one's, to keep or to clear. */
 static __always_inline void ask_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
 {
+    u32 flags = skops->bpf_sock_ops_cb_flags;
+
     if (connection->remote_clock != CLOCK_BEGAN || connection->pieces ||
-        connection->transfer_began_ns != connection->established_ns)
+        connection->transfer_began_ns != connection->established_ns ||
+        (flags & BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG))
         return;
     connection->remote_clock = CLOCK_ASKED;
-    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
+    bpf_sock_ops_cb_flags_set(skops, flags | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
 /* PARSE_HDR_OPT_CB, once asked: every ACK of data, as none says that it is the last. The FIN may be acknowledged later, if
