@@ -28,7 +28,7 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
     struct connection *connection = sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
-    u64 now = bpf_ktime_get_ns();
+    u64 now = 0;
     u32 measured = 0;
 
     if (!connection)
@@ -40,9 +40,11 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     }
     connection->told = 0;
     if (skops->op == BPF_SOCK_OPS_RTT_CB) {
+        now = bpf_ktime_get_ns();
         measured = measured_us(skops);
         connection->told = observe_round(skops, connection, now, measured);
     } else if (skops->op == BPF_SOCK_OPS_STATE_CB) {
+        now = bpf_ktime_get_ns();
         connection->told = observe_state(skops, connection, now);
     }
     /* Once for both, as it is large and a start waits for the compiler. By way of memory, so that the verifier does not
