@@ -141,6 +141,7 @@ def test_a_damaged_file_costs_what_was_learnt_and_nothing_else(lab: Lab, tmp_pat
     assert (folder / FILE).exists()
 
 
+@pytest.mark.long
 def test_a_dry_run_keeps_and_restores(lab: Lab, tmp_path: Path) -> None:
     config = configuration(lab, tmp_path, control={"holdout": 0})
     address = str(lab.address("long"))
