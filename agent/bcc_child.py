@@ -4,8 +4,9 @@ A process that has compiled with BCC holds about 125 MB, most of it LLVM. So a c
 of programs and maps through the socket it was given, with the layout of every map, and exits.
 
 Protocol, one message: a JSON object `{"programs": [name...], "maps": [{"name", "key", "leaf"}...], "no_iterator":
-reason}` with the descriptors of the programs, then of the maps, as SCM_RIGHTS; or `{"error": message, "text":
-compiler's output, "errno": number}`. The iterator, if there is no reason against it, is the last program.
+reason, "remote_clock": whether peers' clocks are asked for}` with the descriptors of the programs, then of the maps, as
+SCM_RIGHTS; or `{"error": message, "text": compiler's output, "errno": number}`. The iterator, if there is no reason
+against it, is the last program.
 Layouts are lists of `[name, format, shape, offset]` in numpy's terms with the total size, nested for structs.
 """
 
@@ -67,7 +68,19 @@ def describe(kind: Any) -> dict[str, Any]:
 
 
 def load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
-    """Compiles and loads everything of a main file; returns the message and the descriptors."""
+    """Compiles and loads everything of a main file; returns the message and the descriptors.
+
+    What the verifier finds too large is tried again without the peers' clocks (bpf/clock.h).
+    """
+    try:
+        return _load(source, defines)
+    except Exception as error:  # a bare one of BCC's
+        if "Argument list too long" not in str(error):
+            raise
+    return _load(source, {**defines, "REMOTE_CLOCK": 0})
+
+
+def _load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int]]:
     programs, names = SOURCES[source]
     os.environ["BCC_KERNEL_SOURCE"] = str(FOLDER / "stubs")
     from bcc import BPF  # noqa: PLC0415  only here: BCC reads the variable when it is imported
@@ -89,7 +102,8 @@ def load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[int
         descriptors.append(table.map_fd)
         leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
         maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})
-    return {"programs": loaded, "maps": maps, "no_iterator": no_iterator}, descriptors
+    found = {"programs": loaded, "maps": maps, "no_iterator": no_iterator}
+    return {**found, "remote_clock": bool(defines.get("REMOTE_CLOCK", 1))}, descriptors
 
 
 class NoIteratorError(Exception):

@@ -197,6 +197,11 @@ class Kernel:
         for group in range(constants()["GROUPS"]):
             libbpf.update(self._maps["rtt"].fd, np.array([group], np.uint32), values)
 
+    @property
+    def remote_clock(self) -> bool:
+        """Whether transfers are timed by the peers' clocks where these tell (bpf/clock.h)."""
+        return self._objects.remote_clock
+
     def program_costs(self) -> dict[str, tuple[int, int]]:
         """Runs and nanoseconds by program; zero unless the sysctl kernel.bpf_stats_enabled is on."""
         costs = {}

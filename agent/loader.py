@@ -46,12 +46,13 @@ class Objects:
     """What was loaded: descriptors by program name, maps by name. The descriptors are the caller's to close.
 
     `iterator` is the program that adopts sockets older than the agent, or why there is none: `capability` (CAP_PERFMON
-    is missing) or `kernel`.
+    is missing) or `kernel`. `remote_clock`: whether transfers are timed by the peers' clocks where these tell.
     """
 
     programs: dict[str, int]
     maps: dict[str, Map]
     iterator: int | str = "kernel"
+    remote_clock: bool = True
 
     def close(self) -> None:
         """Closes every descriptor; the kernel frees what nothing else holds."""
@@ -132,7 +133,9 @@ class Loader:
             entry["name"]: Map(entry["name"], fd, dtype(entry["key"]), dtype(entry["leaf"]))
             for entry, fd in zip(message["maps"], descriptors[len(names) :], strict=True)
         }
-        return Objects(programs, maps, programs.pop("bpf_iter__tcp", message["no_iterator"]))
+        return Objects(
+            programs, maps, programs.pop("bpf_iter__tcp", message["no_iterator"]), message["remote_clock"]
+        )  # fmt: skip
 
 
 def _cure(message: dict[str, Any]) -> str:

@@ -78,6 +78,11 @@ class Service:
         if not dry_run:
             _load_modules(config)
         self._kernel = Kernel(loader.finish())
+        if not self._kernel.remote_clock:
+            logger.info(
+                "transfers are timed by this host's clock alone, as this kernel's verifier takes no larger programs; "
+                "CAP_PERFMON or a newer kernel would let clients' clocks count"
+            )
         self.tuner = Tuner(
             config, self._kernel, Journal(config.state_dir),
             dry_run=dry_run, learnt=saved.learnt if saved else None, worth=worth,

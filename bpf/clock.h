@@ -2,7 +2,8 @@
 /* The peer's clock, as the timestamps on its segments tell it (RFC 7323). It says when the last byte arrived there, and
  * ours only when the ACK got back: late behind an upload, or in a bunch with those before it. Kernels count milliseconds
  * (include/net/tcp.h, TCP_TS_HZ). RFC 7323 lets others count from microseconds to seconds, and a peer may lie: what is
- * not about the same by both clocks is not believed. */
+ * not about the same by both clocks is not believed.
+ * Old verifiers find the programs too large with it, without CAP_PERFMON; then it is left out (agent/bcc_child.py). */
 
 union timestamps_option {
     u64 words[2];
@@ -31,7 +32,7 @@ static __always_inline void begin_remote_clock(struct bpf_sock_ops *skops, struc
 {
     u32 clock_ms;
 
-    if (read_remote_clock(skops, &clock_ms)) {
+    if (REMOTE_CLOCK && read_remote_clock(skops, &clock_ms)) {
         connection->remote_began_ms = clock_ms;
         connection->remote_clock = CLOCK_BEGAN;
     }
@@ -43,7 +44,7 @@ static __always_inline void ask_remote_clock(struct bpf_sock_ops *skops, struct 
 {
     u32 flags = skops->bpf_sock_ops_cb_flags;
 
-    if (connection->remote_clock != CLOCK_BEGAN || connection->pieces ||
+    if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_BEGAN || connection->pieces ||
         connection->transfer_began_ns != connection->established_ns ||
         (flags & BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG))
         return;
@@ -51,36 +52,47 @@ static __always_inline void ask_remote_clock(struct bpf_sock_ops *skops, struct 
     bpf_sock_ops_cb_flags_set(skops, flags | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
-/* PARSE_HDR_OPT_CB, once asked: every ACK of data, as none says that it is the last. The FIN may be acknowledged later, if
- * the congestion window held it back. */
+/* What the last ACK acknowledged is known once it was processed: by the next one, or at the end. One byte is the FIN, which
+ * the congestion window may have held back. */
+static __always_inline void believe_last_ack(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    if ((s32)(skops->snd_una - connection->remote_una) > 1)
+        connection->remote_ended_ms = connection->remote_ack_ms;
+}
+
+/* PARSE_HDR_OPT_CB, once asked: every ACK before it is processed, as none says that it is the last. */
 static __always_inline void note_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
 {
-    u32 *header = skops->skb_data;
     u32 clock_ms;
 
-    if ((void *)header + TCP_HEADER > skops->skb_data_end)
+    if (!REMOTE_CLOCK || !read_remote_clock(skops, &clock_ms))
         return;
-    if ((s32)(bpf_ntohl(header[TCP_ACKNOWLEDGED_WORD]) - skops->snd_una) <= 1 || !read_remote_clock(skops, &clock_ms))
-        return;
-    connection->remote_ended_ms = clock_ms;
-    connection->remote_clock = CLOCK_ENDED;
+    if (connection->remote_clock == CLOCK_TOLD)
+        believe_last_ack(skops, connection);
+    connection->remote_clock = CLOCK_TOLD;
+    connection->remote_ack_ms = clock_ms;
+    connection->remote_una = skops->snd_una;
 }
 
 /* A half-closed connection may go on receiving for long. */
 static __always_inline void leave_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
 {
-    if (connection->remote_clock < CLOCK_ASKED)
+    if (!REMOTE_CLOCK || connection->remote_clock < CLOCK_ASKED)
         return;
     connection->remote_clock = 0;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
 /* How long a transfer took by the peer's clock, if that tells and is to be believed; `ours_us` if not. */
-static __always_inline u64 remote_us(const struct connection *connection, u64 ours_us)
+static __always_inline u64 remote_us(struct bpf_sock_ops *skops, struct connection *connection, u64 ours_us)
 {
-    u64 theirs_us = (u64)(u32)(connection->remote_ended_ms - connection->remote_began_ms) * 1000;
+    u64 theirs_us;
 
-    if (connection->remote_clock != CLOCK_ENDED || theirs_us > 2 * ours_us || theirs_us < ours_us / 2)
+    if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_TOLD)
+        return ours_us;
+    believe_last_ack(skops, connection);
+    theirs_us = (u64)(u32)(connection->remote_ended_ms - connection->remote_began_ms) * 1000;
+    if (theirs_us > 2 * ours_us || theirs_us < ours_us / 2)
         return ours_us;
     /* Where both agree to its resolution, ours has the finer one. */
     return theirs_us + CLOCK_STEP_US > ours_us && theirs_us < ours_us + CLOCK_STEP_US ? ours_us : theirs_us;

@@ -85,10 +85,14 @@
 #define TELL_RECEIVED 16 /* all that came in, as one transfer, */
 #define TELL_CLOSED 32 /* that the connection is over */
 
+/* Whether the peer's clock is asked for; see clock.h. */
+#ifndef REMOTE_CLOCK
+#define REMOTE_CLOCK 1
+#endif
 /* What is known of the peer's clock. */
 #define CLOCK_BEGAN 1 /* when the handshake ended, */
 #define CLOCK_ASKED 2 /* every ACK is asked for it, */
-#define CLOCK_ENDED 3 /* and one told */
+#define CLOCK_TOLD 3 /* and one told */
 #define CLOCK_STEP_US 2000 /* two clocks that count milliseconds are within */
 
 /* A connection adds to the row maps at most this often while it lives: 4 times a second. */
@@ -222,7 +226,6 @@ enum outcome {
 #define IPV6_NEXT_HEADER 6 /* where its number is */
 #define PROTOCOL_TCP 6
 #define TCP_HEADER 20
-#define TCP_ACKNOWLEDGED_WORD 2
 #define TCP_HEADER_TIMESTAMPS 32
 #define TCP_TIMESTAMPS_WORD 0x0101080a /* two no-operations, timestamps of 10 bytes */
 

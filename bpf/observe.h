@@ -52,7 +52,7 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
         return;
     note_transfer_rate(skops, connection, bytes);
     if (!cut)
-        took_us = remote_us(connection, took_us);
+        took_us = remote_us(skops, connection, took_us);
     add_transfer(&row->sent, bytes, took_us, cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 

@@ -199,7 +199,9 @@ struct connection {
     u8 remote_clock;     /* CLOCK_* */
     u8 told;             /* TELL_*: to the row, in this callback */
     u32 remote_began_ms; /* when it was established, by the peer's clock, */
-    u32 remote_ended_ms; /* and when the latest ACK left */
+    u32 remote_ended_ms; /* when the latest ACK of data left, */
+    u32 remote_ack_ms;   /* the latest one at all, */
+    u32 remote_una;      /* and what was acknowledged before that one */
     struct thinning thinning;
 };
 

@@ -97,9 +97,12 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
     case BPF_SOCK_OPS_TCP_LISTEN_CB:
         remember_listener(skops);
         break;
+    /* Twice, as which side it is is asked again and again; see extended(). */
     case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+        establish(skops, SIDE_ACTIVE);
+        break;
     case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-        establish(skops, skops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ? SIDE_ACTIVE : SIDE_PASSIVE);
+        establish(skops, SIDE_PASSIVE);
         break;
     case BPF_SOCK_OPS_RTT_CB:
     case BPF_SOCK_OPS_RETRANS_CB:
