@@ -33,7 +33,7 @@ static __always_inline void begin_remote_clock(struct bpf_sock_ops *skops, struc
     u32 clock_ms;
 
     if (REMOTE_CLOCK && read_remote_clock(skops, &clock_ms)) {
-        connection->remote_began_ms = clock_ms;
+        connection->remote_began_ms = connection->remote_ended_ms = clock_ms;
         connection->remote_clock = CLOCK_BEGAN;
     }
 }
