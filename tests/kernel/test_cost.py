@@ -81,14 +81,14 @@ def test_a_callback_costs_less_than_500_ns(veth: Path) -> None:
 
 
 def test_downloads_spend_little_of_their_time_in_callbacks(veth: Path) -> None:
-    """Of 10 MB each. The data have pushed the programs out of the caches, so a callback takes longer."""
-    shares = [share for _, share in measured(veth, 10_000_000, 30, lambda _, share: share < SHARE)]
-    assert min(shares) < SHARE
+    """Of 10 MB each. Their data push the programs out of the caches, so on a slower machine a callback may take three
+    times as long as above."""
+    limit = max(LIMIT, 3 * min(cost for cost, _ in measured(veth, 1_000, 3_000, lambda cost, _: cost < LIMIT)))
+    rounds = measured(veth, 10_000_000, 30, lambda cost, share: cost < limit and share < SHARE)
+    assert any(cost < limit and share < SHARE for cost, share in rounds), limit
 
 
-def measured(
-    veth: Path, size: int, count: int, enough: Callable[[float, float], bool]
-) -> list[tuple[float, float]]:  # fmt: skip
+def measured(veth: Path, size: int, count: int, enough: Callable[[float, float], bool]) -> list[tuple[float, float]]:
     """What callbacks take: nanoseconds each, and their share of the time of the downloads; of three rounds, or up to
     twelve until one is good `enough`, as something else may be running."""
     config = Config()

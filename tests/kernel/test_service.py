@@ -19,8 +19,8 @@ from agent.lab.spec import PathSpec
 from agent.loader import Loader
 
 BOTH = ["cgroup_setsockopt", "cgroup_sock_ops"]
-# Without CAP_PERFMON older verifiers go through many more, and give up at a million: that of 6.1 did where there are
-# 130,000 on 6.18, and did not where there are 98,000.
+# How much work the programs are may not grow unnoticed: older verifiers go through many times as many without
+# CAP_PERFMON, and give up at a million.
 VERIFIED_MOST = 100_000
 # What a start does most is compile: as long as this small program takes, some six times over.
 SMALL = "bench_options.c"
