@@ -15,12 +15,12 @@ import numpy as np
 from agent.libbpf import Array
 from agent.section import Section
 
-__all__ = ["Rates"]
+__all__ = ["SEGMENT", "Rates"]
 
 _SECTION = "rates"
 _MOST = float((1 << 32) - 2)  # bytes a second; bpf/consts.h RATE_MAX
 _MOST_TRIPS = 1e6  # round trips a second
-_SEGMENT = 1448.0  # bytes of data in a packet of 1,500 with timestamps
+SEGMENT = 1448.0  # bytes of data in a packet of 1,500 with timestamps
 _RATE, _TRIPS = range(2)
 
 
@@ -44,7 +44,7 @@ class Rates:
     def pipe(self, rows: Array, rates: Array) -> Array:
         """Segments on their way when paths of these `rates` are just filled, (rows,); 0 where that is not known."""
         trips = self._greatest(_TRIPS, rows)
-        held: Array = np.where(trips > 0, rates / np.maximum(trips, 1e-6) / _SEGMENT, 0.0)
+        held: Array = np.where(trips > 0, rates / np.maximum(trips, 1e-6) / SEGMENT, 0.0)
         return held
 
     def _greatest(self, which: int, rows: Array) -> Array:

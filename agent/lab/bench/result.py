@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from agent.bpf_source import constants
 from agent.lab.bench.contenders import DEFAULT, NULL, SIBLING, STATIC, TCPTUNED
 from agent.lab.ratios import Ratio, mean_ratio, median_ratio
+from agent.rates import SEGMENT
 
 __all__ = ["Measured", "measured"]
 
@@ -19,7 +21,7 @@ DECENT = 0.01
 NEAR = 1.10  # of the best arm's time: learnt
 _WINDOW = 25  # connections whose mean says where a contender is
 
-_FIRST_WINDOW = 10 * 1448  # bytes: TRANSFER_MIN_SEGMENTS of a client with timestamps
+_FIRST_WINDOW = constants()["INITIAL_WINDOW_KERNEL"] * SEGMENT  # bytes: shorter transfers are not timed
 _SURE = 1.96  # standard errors
 _LOSSES = (("first_window_losses", "first_window_segments"), ("retransmitted_segments", "sent_segments"))
 
