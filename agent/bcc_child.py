@@ -102,8 +102,8 @@ def _load(source: str, defines: dict[str, int]) -> tuple[dict[str, Any], list[in
         descriptors.append(table.map_fd)
         leaf = getattr(table, "sLeaf", table.Leaf)  # per-CPU tables keep one processor's type there
         maps.append({"name": name, "key": describe(table.Key), "leaf": describe(leaf)})
-    found = {"programs": loaded, "maps": maps, "no_iterator": no_iterator}
-    return {**found, "remote_clock": bool(defines.get("REMOTE_CLOCK", 1))}, descriptors
+    remote_clock = bool(defines.get("REMOTE_CLOCK", 1))
+    return {"programs": loaded, "maps": maps, "no_iterator": no_iterator, "remote_clock": remote_clock}, descriptors
 
 
 class NoIteratorError(Exception):

@@ -73,6 +73,7 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
         observe_timeout(connection);
         break;
     case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+        /* Once we have sent a FIN, what the peer asks for changes nothing any more. */
         if (connection->remote_clock >= CLOCK_ASKED)
             note_remote_clock(skops, connection);
         else if (connection->extends)
