@@ -81,11 +81,10 @@ def test_a_callback_costs_less_than_500_ns(veth: Path) -> None:
 
 
 def test_downloads_spend_little_of_their_time_in_callbacks(veth: Path) -> None:
-    """Of 10 MB each. Their data push the programs out of the caches, so on a slower machine a callback may take three
-    times as long as above."""
-    limit = max(LIMIT, 3 * min(cost for cost, _ in measured(veth, 1_000, 3_000, lambda cost, _: cost < LIMIT)))
-    rounds = measured(veth, 10_000_000, 30, lambda cost, share: cost < limit and share < SHARE)
-    assert any(cost < limit and share < SHARE for cost, share in rounds), limit
+    """Of 10 MB each. How many callbacks there are varies twofold, and what each takes with it; what all of them take
+    does not, and a slower machine takes longer for the rest too."""
+    shares = [share for _, share in measured(veth, 10_000_000, 30, lambda _, share: share < SHARE)]
+    assert min(shares) < SHARE
 
 
 def measured(veth: Path, size: int, count: int, enough: Callable[[float, float], bool]) -> list[tuple[float, float]]:
