@@ -83,17 +83,18 @@ static __always_inline void leave_remote_clock(struct bpf_sock_ops *skops, struc
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG);
 }
 
-/* How long a transfer took by the peer's clock, if that tells and is to be believed; `ours_us` if not. */
-static __always_inline u64 remote_us(struct bpf_sock_ops *skops, struct connection *connection, u64 ours_us)
+/* How long a transfer of `ours_us` took by the peer's clock, if that tells, is to be believed and says something else. */
+static __always_inline void compare_clocks(struct bpf_sock_ops *skops, struct connection *connection, u64 ours_us)
 {
     u64 theirs_us;
 
     if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_TOLD)
-        return ours_us;
+        return;
     believe_last_ack(skops, connection);
     theirs_us = (u64)(u32)(connection->remote_ended_ms - connection->remote_began_ms) * 1000;
     if (theirs_us > 2 * ours_us || theirs_us < ours_us / 2)
-        return ours_us;
+        return;
     /* Where both agree to its resolution, ours has the finer one. */
-    return theirs_us + CLOCK_STEP_US > ours_us && theirs_us < ours_us + CLOCK_STEP_US ? ours_us : theirs_us;
+    if (theirs_us + CLOCK_STEP_US <= ours_us || theirs_us >= ours_us + CLOCK_STEP_US)
+        connection->remote_us = theirs_us;
 }

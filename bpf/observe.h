@@ -34,6 +34,11 @@ static __always_inline void note_transfer_rate(struct bpf_sock_ops *skops, struc
         note_rate(connection, bytes, took_us - first_us);
 }
 
+static __always_inline u64 transfer_us(const struct connection *connection)
+{
+    return (connection->event_ns - connection->transfer_began_ns) / 1000;
+}
+
 /* A transfer, or a piece of it, is over: from its begin to the last sign of life, if it was long enough to tell arms
  * apart. What is left after pieces may be too little for that.
  * One that was cut, by the peer as a rule, lasted as long as somebody's patience under any arm, and its size is what the
@@ -41,7 +46,7 @@ static __always_inline void note_transfer_rate(struct bpf_sock_ops *skops, struc
 static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct connection *connection, struct row *row,
                                          int cut)
 {
-    u64 took_us = (connection->event_ns - connection->transfer_began_ns) / 1000;
+    u64 took_us = transfer_us(connection);
     u64 total = sent_bytes(skops, connection);
     u64 bytes = total - connection->transfer_base_bytes;
     u64 segments = connection->transfer_min ? connection->transfer_min : TRANSFER_MIN_SEGMENTS;
@@ -51,8 +56,8 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
     if (bytes <= least)
         return;
     note_transfer_rate(skops, connection, bytes);
-    if (!cut)
-        took_us = remote_us(skops, connection, took_us);
+    if (!cut && connection->remote_us)
+        took_us = connection->remote_us;
     add_transfer(&row->sent, bytes, took_us, cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 
@@ -231,6 +236,7 @@ static __always_inline u32 observe_state(struct bpf_sock_ops *skops, struct conn
         connection->sent_ended = new != STATE_CLOSE_WAIT;
         pause_before(connection, now, skops->srtt_us >> 3);
         note_round_rate(skops, connection);
+        compare_clocks(skops, connection, transfer_us(connection));
         told |= TELL_TRANSFER;
         /* A FIN that is not acknowledged is one sequence number; more of them are data that never arrived. */
         if (skops->snd_nxt - skops->snd_una > 1)

@@ -202,6 +202,7 @@ struct connection {
     u32 remote_ended_ms; /* when the latest ACK of data left, */
     u32 remote_ack_ms;   /* the latest one at all, */
     u32 remote_una;      /* and what was acknowledged before that one */
+    u32 remote_us;       /* what the transfer took by that clock; 0: not known, or about the same as by ours */
     struct thinning thinning;
 };
 

@@ -23,13 +23,35 @@
 #include "thin.h"
 #include "adopt.h"
 
+/* A round trip is over, or the state is another: what both tell the row is large and inlined once, as a start waits for
+ * the compiler. It goes by way of memory, so that the verifier does not go through it for every value. */
+static __always_inline void observe_progress(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u64 now = bpf_ktime_get_ns();
+    u32 measured = measured_us(skops);
+
+    if (skops->op == BPF_SOCK_OPS_RTT_CB)
+        connection->told = observe_round(skops, connection, now, measured);
+    else
+        connection->told = observe_state(skops, connection, now);
+    asm volatile("" ::: "memory");
+    if (connection->told)
+        tell(skops, connection, now);
+    if (skops->op == BPF_SOCK_OPS_RTT_CB) {
+        begin_next(connection, now, measured);
+        pace_after_first_window(skops, connection);
+        keep_ack_delay(skops, connection);
+        send_changed(skops, connection);
+    } else if (skops->args[1] == STATE_FIN_WAIT2) {
+        leave_remote_clock(skops, connection);
+    }
+}
+
 /* What happens to an open connection. */
 static __always_inline void observe(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
     struct connection *connection = sk ? connections.sk_storage_get(sk, 0, 0) : NULL;
-    u64 now = 0;
-    u32 measured = 0;
 
     if (!connection)
         return;
@@ -38,31 +60,10 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
             begin_adopted(skops, connection);
         return;
     }
-    connection->told = 0;
-    if (skops->op == BPF_SOCK_OPS_RTT_CB) {
-        now = bpf_ktime_get_ns();
-        measured = measured_us(skops);
-        connection->told = observe_round(skops, connection, now, measured);
-    } else if (skops->op == BPF_SOCK_OPS_STATE_CB) {
-        now = bpf_ktime_get_ns();
-        connection->told = observe_state(skops, connection, now);
-    }
-    /* Once for both, as it is large and a start waits for the compiler. By way of memory, so that the verifier does not
-     * go through it for every value: that of 6.1 gives up, without CAP_PERFMON. */
-    asm volatile("" ::: "memory");
-    if (connection->told)
-        tell(skops, connection, now);
-
     switch (skops->op) {
     case BPF_SOCK_OPS_RTT_CB:
-        begin_next(connection, now, measured);
-        pace_after_first_window(skops, connection);
-        keep_ack_delay(skops, connection);
-        send_changed(skops, connection);
-        break;
     case BPF_SOCK_OPS_STATE_CB:
-        if (skops->args[1] == STATE_FIN_WAIT2)
-            leave_remote_clock(skops, connection);
+        observe_progress(skops, connection);
         break;
     case BPF_SOCK_OPS_RETRANS_CB:
         observe_retransmission(skops, connection);
