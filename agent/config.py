@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
-from agent.config_extensions import Extensions, GroupExtensions, Section, Sends
+from agent.config_extensions import Extensions, GroupExtensions, Sends
 from agent.config_types import (
     AbsolutePath,
     Algorithm,
@@ -26,6 +26,7 @@ from agent.config_types import (
     Network,
     NonEmpty,
     PrometheusUrl,
+    Section,
     Unique,
     listen_parts,
     refusal,

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from agent.config_types import (
+    Between,
+    ExperimentId,
+    FromList,
+    Network,
+    OnlyTrue,
+    RequestedAlgorithm,
+    Section,
+    Unique,
+    UserTimeoutValue,
+    at_most,
+)
 
-from agent.config_types import Algorithm, Between, ExperimentId, FromList, Network, Unique, UserTimeoutValue
+__all__ = ["MOST_HONOURED", "AckRequestValue", "Extensions", "GroupExtensions", "SendAll", "Sends", "UserTimeout"]
 
-__all__ = ["AckRequestValue", "Extensions", "GroupExtensions", "Section", "Sends"]
+MOST_HONOURED = 4096  # networks: the room in the kernel's trie
 
+Value = TypeVar("Value")
 WindowSegments = Annotated[int, Between(1, 250)]
-
-
-class Section(BaseModel):
-    """What all sections share: unknown keys are refused, nothing is converted silently, nothing changes later."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class AckRequestValue(Section):
@@ -27,76 +33,33 @@ class AckRequestValue(Section):
     rtt_divisor: Annotated[int, Between(1, 255)]
 
 
-class UserTimeoutSend(Section):
-    """The User Timeout Option (RFC 5482) to send, in seconds; None sends nothing."""
+class Send(Section, Generic[Value]):
+    """What one group sends in an extension; None sends nothing."""
 
-    send: UserTimeoutValue | None
-
-
-class CongestionRequestSend(Section):
-    """The congestion control to ask the peer for; None asks for nothing."""
-
-    send: Algorithm | None
+    send: Value | None
 
 
-class WindowRequestSend(Section):
-    """The initial window to ask the peer for, in segments; None asks for nothing."""
+class SendAll(Send[Value], Generic[Value]):
+    """What all groups send in an extension, unless they have a value of their own."""
 
-    send: WindowSegments | None
-
-
-class AckRequestSend(Section):
-    """The ACK rate to ask the peer for; None asks for nothing."""
-
-    send: AckRequestValue | None
+    send: Value | None = None
 
 
-class AckAnnouncementSend(Section):
-    """Whether the peer is told how long our ACKs are delayed at most; None says nothing."""
+class UserTimeout(SendAll[UserTimeoutValue]):
+    """The User Timeout Option (RFC 5482), in seconds; `min` and `max` are its L_LIMIT and U_LIMIT."""
 
-    send: Literal[True] | None
-
-
-class UserTimeout(UserTimeoutSend):
-    """User Timeout Option for all groups; `min` and `max` (seconds) are RFC 5482's L_LIMIT and U_LIMIT."""
-
-    send: UserTimeoutValue | None = None
     min: UserTimeoutValue = 100.0
     max: UserTimeoutValue = 900.0
-
-
-class CongestionRequest(CongestionRequestSend):
-    """Congestion control request for all groups."""
-
-    send: Algorithm | None = None
-
-
-class WindowRequest(WindowRequestSend):
-    """Initial window request for all groups."""
-
-    send: WindowSegments | None = None
-
-
-class AckRequest(AckRequestSend):
-    """ACK rate request for all groups."""
-
-    send: AckRequestValue | None = None
-
-
-class AckAnnouncement(AckAnnouncementSend):
-    """ACK delay announcement for all groups."""
-
-    send: Literal[True] | None = None
 
 
 class GroupExtensions(Section):
     """What one group sends instead; a section that is absent keeps the value of `extensions`."""
 
-    user_timeout: UserTimeoutSend | None = None
-    congestion_request: CongestionRequestSend | None = None
-    window_request: WindowRequestSend | None = None
-    ack_request: AckRequestSend | None = None
-    ack_announcement: AckAnnouncementSend | None = None
+    user_timeout: Send[UserTimeoutValue] | None = None
+    congestion_request: Send[RequestedAlgorithm] | None = None
+    window_request: Send[WindowSegments] | None = None
+    ack_request: Send[AckRequestValue] | None = None
+    ack_announcement: Send[OnlyTrue] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +77,12 @@ class Extensions(Section):
     """TCP options that talk to the peer. Requests are granted to the networks of `honour_from` only."""
 
     exid: ExperimentId = 0xE7C9
-    honour_from: Annotated[tuple[Network, ...], FromList, Unique] = ()
+    honour_from: Annotated[tuple[Network, ...], FromList, Unique, at_most(MOST_HONOURED)] = ()
     user_timeout: UserTimeout = UserTimeout()
-    congestion_request: CongestionRequest = CongestionRequest()
-    window_request: WindowRequest = WindowRequest()
-    ack_request: AckRequest = AckRequest()
-    ack_announcement: AckAnnouncement = AckAnnouncement()
+    congestion_request: SendAll[RequestedAlgorithm] = SendAll[RequestedAlgorithm]()
+    window_request: SendAll[WindowSegments] = SendAll[WindowSegments]()
+    ack_request: SendAll[AckRequestValue] = SendAll[AckRequestValue]()
+    ack_announcement: SendAll[OnlyTrue] = SendAll[OnlyTrue]()
 
     def sends(self, own: GroupExtensions) -> Sends:
         """What is sent where a group's `own` values replace these."""

@@ -172,7 +172,7 @@ def _wrong_type(detail: ErrorDetails, node: Node) -> str:
     """What was expected, what is there instead, and the cure."""
     kind, value = detail["type"], detail["input"]
     expected = _EXPECTED.get(kind) or detail.get("ctx", {}).get("expected", detail["msg"])
-    wants_text = kind in {"string_type", "literal_error", NOT_TEXT}
+    wants_text = kind in {"string_type", NOT_TEXT}
     if value is None:
         found = ", but there is no value; write one or delete the key"
     elif isinstance(value, list | dict):
@@ -187,7 +187,7 @@ def _wrong_type(detail: ErrorDetails, node: Node) -> str:
         written = str(node.value if isinstance(node, ScalarNode) else value)
         read = _read_as(value)
         found = f", not {read}" if read.endswith(written) else f"; YAML reads {written[:40]} as {read}"
-        if wants_text:
+        if wants_text or repr(written) in expected:  # one of the words that are allowed
             found += "; quote it"
         elif isinstance(value, Misread):
             found += "; write the number that you mean"

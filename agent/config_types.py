@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, Strict, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
 from pydantic import ValidationInfo as Info
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -23,6 +31,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from agent.units import format_duration, parse_duration
 
 __all__ = [
+    "ALGORITHMS",
     "FROM_FILE",
     "NOT_TEXT",
     "REFUSED",
@@ -38,9 +47,13 @@ __all__ = [
     "ListenAddress",
     "Network",
     "NonEmpty",
+    "OnlyTrue",
     "PrometheusUrl",
+    "RequestedAlgorithm",
+    "Section",
     "Unique",
     "UserTimeoutValue",
+    "at_most",
     "listen_parts",
     "refusal",
 ]
@@ -56,6 +69,18 @@ FROM_FILE = {"from_file": True}
 # RFC 6994 experiment identifiers that others registered: TCP Fast Open, ACK rate request, Accurate ECN (order 0 and 1).
 _TAKEN_EXPERIMENTS = {0xF989: "TCP Fast Open", 0x00AC: "TARR", 0xACC0: "AccECN", 0xACC1: "AccECN"}
 _LARGEST_UTO = 32767  # RFC 5482, section 3: 15 bits, of seconds or of minutes
+
+
+# The numbers of algorithms on the wire, from 1; never reorder. 4 is dctcp (bpf/consts.h).
+ALGORITHMS = (
+    "reno", "cubic", "bbr", "dctcp", "westwood", "htcp", "hybla", "vegas", "veno", "illinois", "scalable", "lp",
+)  # fmt: skip
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, nothing is converted silently, nothing changes later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
@@ -244,6 +269,18 @@ def _experiment(value: int) -> int:
     return value
 
 
+def _on_the_wire(value: str) -> str:
+    if value not in ALGORITHMS:
+        raise refusal(f"{value[:40]} has no number on the wire; those that have one: {', '.join(ALGORITHMS)}")
+    return value
+
+
+def _only_true(value: bool) -> bool:
+    if not value:
+        raise refusal("must be true or null, not false")
+    return value
+
+
 def _unique(values: Sequence[Hashable]) -> Sequence[Hashable]:
     seen = set()
     repeated = []
@@ -262,6 +299,17 @@ def _not_empty(values: Sequence[object]) -> Sequence[object]:
     return values
 
 
+def at_most(number: int) -> Check:
+    """The check of a list that holds no more than `number` items."""
+
+    def check(values: Sequence[object]) -> Sequence[object]:
+        if len(values) > number:
+            raise refusal(f"lists {len(values)}, and there is room for {number}; join some")
+        return values
+
+    return Check(check, {"maxItems": number})
+
+
 # A strict tuple would refuse the list that a file holds; its items stay strict.
 FromList = Strict(False)
 Unique = Check(_unique, {"uniqueItems": True})
@@ -277,10 +325,12 @@ AbsolutePath = Annotated[Path, PlainValidator(_absolute), _text("^/")]
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final zero.
 _ALGORITHM = _matching("[a-z0-9_-]{1,15}", "an algorithm's name such as cubic (a-z, 0-9, _ and -; at most 15)")
 Algorithm = Annotated[str, _ALGORITHM]
+RequestedAlgorithm = Annotated[str, Check(_on_the_wire, {"enum": list(ALGORITHMS)})]
 Cgroup = Annotated[str, Check(_cgroup, {"minLength": 1})]
 ExperimentId = Annotated[int, Between(1, 65535), Check(_experiment, {"not": {"enum": list(_TAKEN_EXPERIMENTS)}})]
 Network = Annotated[AnyNetwork, PlainValidator(_network), _text("^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$")]
 GroupName = Annotated[str, _matching("[a-z0-9_]{1,32}", "a name of a-z, 0-9 and _ (at most 32)")]
 ListenAddress = Annotated[str, Check(_listen, {"pattern": ":[0-9]{1,5}$"})]
+OnlyTrue = Annotated[bool, Check(_only_true, {"const": True})]
 PrometheusUrl = Annotated[str, Check(_url, {"pattern": "^https?://[^ ]+$"})]
 UserTimeoutValue = Annotated[float, Duration(1, _LARGEST_UTO * 60), Check(_user_timeout)]

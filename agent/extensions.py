@@ -9,16 +9,12 @@ import numpy as np
 
 from agent.bpf_source import constants
 from agent.config import Config
-from agent.errors import UsageError
+from agent.config_types import ALGORITHMS
 from agent.libbpf import Array
 from agent.rules import MAPPED_BITS, packed
 
-__all__ = ["ALGORITHMS", "algorithm_table", "control_fields", "honoured_keys", "sends_table", "user_timeout_value"]
+__all__ = ["algorithm_table", "control_fields", "honoured_keys", "sends_table", "user_timeout_value"]
 
-# The numbers of algorithms on the wire, from 1; never reorder. 4 is dctcp (bpf/consts.h).
-ALGORITHMS = (
-    "reno", "cubic", "bbr", "dctcp", "westwood", "htcp", "hybla", "vegas", "veno", "illinois", "scalable", "lp",
-)  # fmt: skip
 _LARGEST_SECONDS = 0x7FFF
 _MINUTES = 0x8000
 # The fields of `struct sends` that put an option on the wire.
@@ -34,10 +30,7 @@ def user_timeout_value(seconds: float | None) -> int:
 
 
 def sends_table(config: Config, dtype: np.dtype[Any]) -> Array:
-    """What every group sends, shape (GROUPS,), dtype of `struct sends`.
-
-    Raises UsageError for an algorithm that has no number on the wire.
-    """
+    """What every group sends, shape (GROUPS,), dtype of `struct sends`."""
     table = np.zeros(constants()["GROUPS"], dtype)
     for number, group in enumerate(config.groups):
         sends = config.sends(group)
@@ -49,11 +42,6 @@ def sends_table(config: Config, dtype: np.dtype[Any]) -> Array:
             table["ack_segments"][number] = sends.ack.segments
             table["ack_divisor"][number] = sends.ack.rtt_divisor
         if sends.congestion is not None:
-            if sends.congestion not in ALGORITHMS:
-                known = ", ".join(ALGORITHMS)
-                raise UsageError(
-                    f"extensions.congestion_request.send: {sends.congestion} has no number on the wire; known: {known}"
-                )
             table["congestion"][number] = ALGORITHMS.index(sends.congestion) + 1
     return table
 

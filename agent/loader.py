@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.config_extensions import MOST_HONOURED
 from agent.errors import CompileError, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ BCC_CURE = (
     "BCC for the system's Python is missing; install the distribution's package: python3-bpfcc on Debian and Ubuntu, "
     "python3-bcc on Fedora, and use an environment made with --system-site-packages"
 )
-# Networks of extensions.honour_from; room for a reload that names more.
-HONOURED_ENTRIES = 4096
 _MESSAGE_BYTES = 1 << 20
 _DESCRIPTORS = 64
 
@@ -73,7 +72,7 @@ def map_sizes(config: Config) -> dict[str, int]:
     return {
         "POLICY_ENTRIES": entries + config.sampling.rows + most_networks(config.paths.max),
         "ROW_ENTRIES": config.sampling.rows,
-        "HONOURED_ENTRIES": HONOURED_ENTRIES,
+        "HONOURED_ENTRIES": MOST_HONOURED,  # room for a reload that names more
     }
 
 

@@ -28,7 +28,7 @@ from agent.journal import Journal
 from agent.kernel import Kernel
 from agent.learnt import Learnt, gather, restore, worth_keeping
 from agent.libbpf import Array
-from agent.loader import HONOURED_ENTRIES, map_sizes, most_networks
+from agent.loader import map_sizes, most_networks
 from agent.networks import Networks
 from agent.policy import Publisher
 from agent.rules import Rule, network_name, packed, rules
@@ -139,8 +139,6 @@ class Tuner:
         found = rules(config.paths, config.groups)
         if len(found) + config.paths.max + most_networks(config.paths.max) > self.policy_capacity:
             raise UsageError("paths.rules: more networks than there is room for; restart: systemctl restart tcptuned")
-        if len(config.extensions.honour_from) > HONOURED_ENTRIES:
-            raise UsageError(f"extensions.honour_from: more than {HONOURED_ENTRIES} networks; join some")
         return _Plan(
             meaning=(
                 config.groups,

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from agent.config_extensions import Section
-from agent.config_types import Conflict, FromList, NonEmpty, Unique, refusal
+from agent.config_types import Conflict, FromList, NonEmpty, Section, Unique, refusal
 
 __all__ = ["CIPHERS", "HttpServer", "TlsServer", "WebConfig"]
 

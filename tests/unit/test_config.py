@@ -174,6 +174,23 @@ MISTAKES = [
     ),
     ("congestion: {allowed: bbr}\n", "1:23: congestion.allowed: must be a list, such as [a, b], not the text 'bbr'"),
     ("initial_window: {law: trail}\n", "1:23: initial_window.law: must be 'trial' or 'rfc9040', not the text 'trail'"),
+    ("initial_window: {law: 5}\n", "1:23: initial_window.law: must be 'trial' or 'rfc9040', not the number 5"),
+    (
+        "extensions: {ack_announcement: {send: false}}\n",
+        "1:39: extensions.ack_announcement.send: must be true or null, not false",
+    ),
+    (
+        "extensions: {congestion_request: {send: cubci}}\n",
+        "1:41: extensions.congestion_request.send: cubci has no number on the wire; those that have one: reno, cubic",
+    ),
+    (
+        "paths: {rules: [{match: [10.0.0.0/8], group: a, extensions: {congestion_request: {send: yeah}}}]}\n",
+        "1:89: paths.rules[0].extensions.congestion_request.send: yeah has no number on the wire",
+    ),
+    (
+        f"extensions: {{honour_from: [{', '.join(f'10.{n >> 8}.{n & 255}.0/24' for n in range(4097))}]}}\n",
+        "1:27: extensions.honour_from: lists 4097, and there is room for 4096; join some",
+    ),
     # Durations
     (
         "sampling: {interval: 1}\n",
