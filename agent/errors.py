@@ -5,6 +5,7 @@ TcptunedError               base; carries the exit code of the command line
 |   +-- ConfigurationError  the configuration file; lists every problem with its place (exit 2)
 +-- KernelError             a bpf(2) call failed; carries errno
 |   +-- CompileError        BCC could not build or load the programs; carries the compiler's text
++-- ListenError             the address to listen on cannot be had, now
 +-- UnreachableError        no agent answers
 +-- FleetError              Prometheus told nothing about the fleet; carries the reason
 +-- LabError                the laboratory could not be set up
@@ -15,8 +16,8 @@ from __future__ import annotations
 import os
 
 __all__ = [
-    "CompileError", "ConfigurationError", "FleetError", "KernelError", "LabError", "TcptunedError", "UnreachableError",
-    "UsageError",
+    "CompileError", "ConfigurationError", "FleetError", "KernelError", "LabError", "ListenError", "TcptunedError",
+    "UnreachableError", "UsageError",
 ]  # fmt: skip
 
 
@@ -58,6 +59,10 @@ class CompileError(KernelError):
         TcptunedError.__init__(self, message)
         self.text = text
         self.errno = errno
+
+
+class ListenError(TcptunedError):
+    """The address to listen on is taken, or not there (yet): systemd tries again, as it does not after exit code 2."""
 
 
 class UnreachableError(TcptunedError):

@@ -8,6 +8,7 @@ hands in the connection's own thread. There is nothing to write to: GET and HEAD
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import socket
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Web
-from agent.errors import UsageError
+from agent.errors import ListenError
 from agent.routes import Agent, Routes
 from agent.web_request import Handler, linger, say_goodbye
 from agent.web_security import LiveSecurity
@@ -33,6 +34,11 @@ logger = logging.getLogger(__name__)
 CONNECTIONS = 32
 DEADLINE = 5.0  # seconds
 _LOCAL_CONNECTIONS = 8
+_CURES = {
+    errno.EADDRINUSE: "choose another web.listen, or stop what listens there (ss -ltnp shows it)",
+    errno.EADDRNOTAVAIL: "this host has no such address (ip address lists them): choose another web.listen",
+    errno.EACCES: "choose a port above 1023 in web.listen",
+}
 _POLL = 0.25  # seconds: how often deadlines are looked at, and how fast `stop` is noticed
 
 
@@ -49,8 +55,8 @@ _NOT_TLS = _whole("400 Bad Request", "this port speaks TLS: write https://.")
 class WebServer:
     """The agent's pages on `config.listen`. Bound when it is made, so that a taken port is known before all else.
 
-    `local` is a socket for commands on this host, beside the port; see agent/local_socket.py. Raises UsageError, and
-    ConfigurationError for what `config.config_file` says.
+    `local` is a socket for commands on this host, beside the port. Raises ListenError, and ConfigurationError for what
+    `config.config_file` says.
     """
 
     def __init__(
@@ -66,10 +72,8 @@ class WebServer:
             port = _Server(family, address, routes, self.security, connections=connections, deadline=deadline)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise UsageError(
-                f"cannot listen on {config.listen}: {reason}; choose another web.listen, "
-                "or stop what listens there (ss -ltnp shows it)"
-            ) from error
+            cure = _CURES.get(error.errno or 0, "choose another web.listen")
+            raise ListenError(f"cannot listen on {config.listen}: {reason}; {cure}") from error
         self._servers = [port]
         host, number = port.socket.getsockname()[:2]
         scheme = "https" if self.security.tls else "http"

@@ -16,7 +16,7 @@ import pytest
 from handmade import StillAgent, absorb, still_tuner
 
 from agent.config import Web
-from agent.errors import UsageError
+from agent.errors import ListenError, UsageError
 from agent.journal import Entry
 from agent.snapshot import Snapshot
 from agent.web import CONNECTIONS, WebServer
@@ -252,8 +252,14 @@ def test_more_connections_than_allowed_are_refused_at_once(server: WebServer) ->
 
 def test_a_taken_port_is_named_with_its_cure(server: WebServer, agent: StillAgent) -> None:
     host, port = _address(server)
-    with pytest.raises(UsageError, match=rf"cannot listen on {host}:{port}: address already in use; choose another"):
+    with pytest.raises(ListenError, match=rf"cannot listen on {host}:{port}: address already in use; choose another"):
         WebServer(Web(listen=f"{host}:{port}"), agent)
+
+
+def test_an_address_of_another_host_is_named_with_its_cure(agent: StillAgent) -> None:
+    with pytest.raises(ListenError, match="this host has no such address") as caught:
+        WebServer(Web(listen="203.0.113.99:0"), agent)
+    assert caught.value.exit_code == 1  # systemd tries again: it may come
 
 
 def test_stop_is_prompt_and_ends_every_connection(agent: StillAgent) -> None:
