@@ -45,17 +45,22 @@ def command_line() -> argparse.ArgumentParser:
         prog="tcptuned", description="Learns, per remote network, how to run TCP best, and proves the gain."
     )
     parser.add_argument("--version", action="version", version=f"tcptuned {version('tcptuned')}")
-    parser.add_argument("--verbose", action="store_true", help="show debug messages, and the compiler's text on errors")
+    _verbose_option(parser, default=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: object, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+    def command(
+        name: str, function: object, text: str, *, json: bool = False, config: bool = True
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(function=function)
+        # A default here would take the place of what stands before the command.
+        _verbose_option(sub, default=argparse.SUPPRESS)
         if json:
             sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.add_argument(
-            "--config", type=Path, help=f"the configuration file (default: {INSTALLED_CONFIG}, if it exists)"
-        )
+        if config:
+            sub.add_argument(
+                "--config", type=Path, help=f"the configuration file (default: {INSTALLED_CONFIG}, if it exists)"
+            )
         return sub
 
     run = command("run", _run, "Run the agent in the foreground.")
@@ -69,8 +74,10 @@ def command_line() -> argparse.ArgumentParser:
     )  # fmt: skip
     explain = command("explain", _explain, "Show what is known and decided for an address, and why.", json=True)
     explain.add_argument("address", help="a remote IPv4 or IPv6 address")
-    command("detach", _detach, "Take every tcptuned program off this host's cgroups, whoever holds it.", json=True)
-    demo = command("demo", _demo, "Show in a minute what the agent gains, on three emulated paths.", json=True)
+    text = "Take every tcptuned program off this host's cgroups, whoever holds it."
+    command("detach", _detach, text, json=True, config=False)
+    text = "Show in a minute what the agent gains, on three emulated paths."
+    demo = command("demo", _demo, text, json=True, config=False)
     demo.add_argument("--seconds", type=float, default=60.0, help="how long it may take, roughly (default: 60)")
     report = command("report", _report, "Write what was gained, tried and decided as one HTML file.", json=True)
     report.add_argument(
@@ -93,6 +100,11 @@ def command_line() -> argparse.ArgumentParser:
                 help="tcptuned.8, the command, or tcptuned.yaml.5, the configuration (default: tcptuned.8)",
             )  # fmt: skip
     return parser
+
+
+def _verbose_option(parser: argparse.ArgumentParser, *, default: object) -> None:
+    text = "show debug messages, and the compiler's text on errors"
+    parser.add_argument("--verbose", action="store_true", default=default, help=text)
 
 
 def _bench_parser(bench: argparse.ArgumentParser) -> None:
@@ -146,9 +158,13 @@ def _config(options: argparse.Namespace) -> Config:
     from agent import config_file
     from agent.config import default
 
-    if options.config is not None:
-        return config_file.load(options.config)
-    return config_file.load(INSTALLED_CONFIG) if INSTALLED_CONFIG.exists() else default()
+    path = _config_path(options)
+    return default() if path is None else config_file.load(path)
+
+
+def _config_path(options: argparse.Namespace) -> Path | None:
+    path: Path | None = options.config
+    return path or (INSTALLED_CONFIG if INSTALLED_CONFIG.exists() else None)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -164,8 +180,7 @@ def _run(options: argparse.Namespace) -> int:
     loader = Loader(map_sizes(config))
     from agent.service import Service
 
-    path = options.config or (INSTALLED_CONFIG if INSTALLED_CONFIG.exists() else None)
-    Service(config, loader, path=path, dry_run=options.dry_run).run()
+    Service(config, loader, path=_config_path(options), dry_run=options.dry_run).run()
     return 0
 
 
@@ -173,7 +188,8 @@ def _check(options: argparse.Namespace) -> int:
     from agent.errors import ConfigurationError, UsageError
     from agent.web_security import load
 
-    if options.config is None:
+    path = _config_path(options)
+    if path is None:
         raise UsageError("name the file to check: tcptuned check --config FILE")
     problems: list[str] = []
     try:
@@ -183,11 +199,11 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        print(json.dumps({"file": str(options.config), "ok": not problems, "problems": problems}))
+        print(json.dumps({"file": str(path), "ok": not problems, "problems": problems}))
     elif problems:
         print("\n".join(problems), file=sys.stderr)
     else:
-        print(f"{options.config}: no mistakes")
+        print(f"{path}: no mistakes")
     return 2 if problems else 0
 
 

@@ -89,7 +89,11 @@ def test_the_script_itself_adds_little(tree: Path) -> None:
         (["run", "--dry-run"], ["run", "--config", "TREE/config/tcptuned.yaml", "--dry-run"]),
         (["run", "--config", "a b"], ["run", "--config", "a b"]),
         (["run", "--config=x"], ["run", "--config=x"]),
-        (["explain", "203.0.113.7", "--json"], ["explain", "203.0.113.7", "--json"]),
+        (["explain", "203.0.113.7"], ["explain", "--config", "TREE/config/tcptuned.yaml", "203.0.113.7"]),
+        (["status", "--config", "x", "--json"], ["status", "--config", "x", "--json"]),
+        (["schema"], ["schema"]),
+        (["--verbose"], ["run", "--config", "TREE/config/tcptuned.yaml", "--verbose"]),
+        (["--verbose", "check", "--config", "x"], ["check", "--config", "x", "--verbose"]),
         (["--help"], ["--help"]),
     ],
 )
