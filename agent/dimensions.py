@@ -14,7 +14,10 @@ from agent.libbpf import Array
 from controllers import LAWS, Arm, Controller
 from controllers.initial_window import ladder
 
-__all__ = ["ACK", "CONGESTION", "DIMENSIONS", "INITIAL_WINDOW", "Dimension", "against", "arm_table", "dimensions"]
+__all__ = [
+    "ACK", "CONGESTION", "DIMENSIONS", "INITIAL_WINDOW", "Dimension", "against", "arm_table", "congestion_names",
+    "dimensions",
+]  # fmt: skip
 
 # In the kernel's order (bpf/consts.h, DIMENSION_*).
 DIMENSIONS = INITIAL_WINDOW, CONGESTION, ACK = ("initial_window", "congestion", "ack")
@@ -46,15 +49,11 @@ def dimensions(
     whether the kernel tells if an application set a pacing rate, so that ours never takes its place.
     """
     arms = constants()["ARMS"]
-    paces = paces and config.congestion.pacing
     windows = ladder(config.initial_window.min, config.initial_window.max, arms=arms)
-    names = [
-        name for name in config.congestion.allowed
-        if name in algorithms and name not in (host_congestion, "dctcp")  # dctcp needs ECN end to end
-    ]  # fmt: skip
+    names = congestion_names(config, algorithms=algorithms, host_congestion=host_congestion, paces=paces)
     by_name = {
         INITIAL_WINDOW: (config.initial_window.enabled, [Arm(f"iw{window}", window) for window in windows]),
-        CONGESTION: (config.congestion.enabled, _congestion_arms(names, arms, pacing=paces)),
+        CONGESTION: (config.congestion.enabled, _congestion_arms(names, pacing=paces and config.congestion.pacing)),
         ACK: (config.ack.enabled, _ack_arms(config)),
     }
     laws = {INITIAL_WINDOW: config.initial_window.law, CONGESTION: "thompson", ACK: "thompson"}
@@ -69,10 +68,21 @@ def against(dimension: Dimension, host_congestion: str) -> str:
     return host_congestion if dimension.name == CONGESTION else dimension.arms[0].name
 
 
-def _congestion_arms(names: Sequence[str], room: int, *, pacing: bool) -> list[Arm]:
+def congestion_names(
+    config: Config, *, algorithms: Collection[str], host_congestion: str, paces: bool
+) -> tuple[str, ...]:
+    """The algorithms that are tried beside the host's own: as many as there is room for, the first allowed ones."""
+    room = constants()["ARMS"]
+    most = (room // 2 if paces and config.congestion.pacing else room) - 1
+    return tuple(
+        name for name in config.congestion.allowed
+        if name in algorithms and name not in (host_congestion, "dctcp")  # dctcp needs ECN end to end
+    )[:most]  # fmt: skip
+
+
+def _congestion_arms(names: Sequence[str], *, pacing: bool) -> list[Arm]:
     """The algorithms, and each of them, the host's own too, held to the rate that the path was seen to deliver."""
-    most = room // 2 if pacing else room
-    plain = [Arm(name) for name in names[: most - 1]]
+    plain = [Arm(name) for name in names]
     if not pacing:
         return plain
     value = constants()["ARM_PACED"]

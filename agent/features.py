@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import time
 from pathlib import Path
 
 __all__ = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SYS_ADMIN", "algorithms", "effective_capabilities",
-           "has_tcp_option", "host_congestion", "jiffy_us", "kernel_version", "module_known", "receive_buffer",
-           "setting", "tells_pacing"]  # fmt: skip
+           "host_congestion", "jiffy_us", "kernel_version", "module_known", "receive_buffer", "setting",
+           "tells_pacing"]  # fmt: skip
 
 # include/uapi/linux/capability.h
 CAP_NET_ADMIN = 12
@@ -68,16 +67,6 @@ def receive_buffer() -> tuple[int, int, int]:
     """net.ipv4.tcp_rmem of this network namespace: least, initial and greatest receive buffer in bytes."""
     least, initial, greatest = map(int, setting("net/ipv4/tcp_rmem").split())
     return least, initial, greatest
-
-
-def has_tcp_option(number: int) -> bool:
-    """Whether the kernel knows this socket option of the level SOL_TCP."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        try:
-            sock.getsockopt(socket.IPPROTO_TCP, number)
-        except OSError:
-            return False
-    return True
 
 
 def module_known(name: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from agent import cgroups, features
 from agent.config import Config
+from agent.dimensions import congestion_names
 from agent.errors import UsageError
 from agent.finding import Check, Finding
 from agent.preflight import OLDEST_KERNEL
@@ -14,7 +15,6 @@ from agent.preflight import OLDEST_KERNEL
 __all__ = ["HOST_CHECKS"]
 
 _SEGMENT = 1460  # bytes of a full segment without options
-_TCP_RTO_MAX_MS = 44  # include/uapi/linux/tcp.h
 
 
 def _kernel(_config: Config) -> Iterator[Finding]:
@@ -79,12 +79,20 @@ def _configured_cgroups(config: Config) -> Iterator[Finding]:
 def _congestion(config: Config) -> Iterator[Finding]:
     default, present = features.host_congestion(), features.algorithms()
     yield Finding("default congestion control", "ok", default, "what others are compared with; the holdout keeps it")
+    tried = congestion_names(config, algorithms=present, host_congestion=default, paces=features.tells_pacing())
     for name in config.congestion.allowed:
-        if name in present:
+        if name in (*tried, default):
             text = "can be chosen"
             if name == "bbr":
                 text += "; it paces by itself, the fq queueing discipline is not needed (since 4.13)"
             yield Finding(f"congestion control {name}", "ok", "registered", text)
+            continue
+        if name == "dctcp":
+            yield Finding(f"congestion control {name}", "ok", "registered", "granted to peers that ask, never tried")
+            continue
+        if name in present:
+            text = f"is not tried: there is room for {', '.join(tried)}; name it before them in congestion.allowed"
+            yield Finding(f"congestion control {name}", "limited", "registered", text)
             continue
         module = f"tcp_{name}"
         if features.module_known(module):
@@ -112,9 +120,6 @@ def _measures(_config: Config) -> Iterator[Finding]:
         yield Finding(
             name, "ok" if known else "limited", "yes" if known else f"no, since {version}", there if known else missing
         )
-    known = features.has_tcp_option(_TCP_RTO_MAX_MS)
-    consequence = "the longest pause between retransmissions " + ("could be bounded" if known else "stays two minutes")
-    yield Finding("TCP_RTO_MAX", "ok" if known else "limited", "yes" if known else "no, since 6.15", consequence)
 
 
 def _run_costs(_config: Config) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from running import readable_by_all
 
-from agent import bpf_findings, host_findings
+from agent import bpf_findings, features, host_findings
 from agent.cgroups import mount_point
 from agent.config import Attach, Config, Congestion, Web
 from agent.doctor import show_doctor
@@ -93,6 +93,17 @@ def test_what_the_configuration_asks_for_and_the_host_lacks() -> None:
     assert "tcp_nosuch" in found["congestion control nosuch"].consequence
     assert found["congestion control cubic"].state == "ok"
     assert "port 0" in found["running agent"].consequence
+
+
+def test_algorithms_that_there_is_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that has more of them than this one."""
+    many = ("cubic", "bbr", "reno", "htcp", "vegas", "dctcp")
+    monkeypatch.setattr(features, "algorithms", lambda: many)
+    monkeypatch.setattr(features, "host_congestion", lambda: "cubic")
+    found = by_name(examine(Config(congestion=Congestion(allowed=many)), host_findings.HOST_CHECKS))
+    assert [found[f"congestion control {name}"].state for name in many] == ["ok"] * 4 + ["limited", "ok"]
+    assert found["congestion control vegas"].consequence.startswith("is not tried: there is room for bbr, reno, htcp;")
+    assert "never tried" in found["congestion control dctcp"].consequence
 
 
 def test_a_check_that_raises_is_a_finding() -> None:
