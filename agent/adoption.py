@@ -50,6 +50,10 @@ class Adoption:
         """Asks for adoption: of open connections the first time, of listeners if there are options to hear or send."""
         self._called, self._listeners = True, listeners
 
+    def again(self) -> None:
+        """Asks for the same once more, as there are new cgroups."""
+        self._called = True
+
     def step(self) -> None:
         """Does what was asked for, once; an obstacle is logged, not raised."""
         if not self._called:

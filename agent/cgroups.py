@@ -8,18 +8,18 @@ from pathlib import Path
 
 from agent.errors import UsageError
 
-__all__ = ["AUTO", "ids_below", "mount_point", "resolve"]
+__all__ = ["AUTO", "ids_below", "mount_point", "number", "resolve"]
 
 AUTO = "auto"
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-def mount_point(mounts: Path = MOUNTS) -> Path:
+def mount_point() -> Path:
     """The mount point of cgroup v2: /sys/fs/cgroup, or a folder below it in the hybrid hierarchy.
 
     Raises UsageError if it is not mounted.
     """
-    for line in mounts.read_text(encoding="utf-8").splitlines():
+    for line in MOUNTS.read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
         if after.split()[0] == "cgroup2":
             # man 5 proc: field 5 is the mount point, with octal escapes for blanks
@@ -45,6 +45,14 @@ def resolve(names: Iterable[str]) -> list[Path]:
     return folders
 
 
+def number(folder: Path) -> int | None:
+    """The kernel's number of a cgroup, its folder's inode (fs/kernfs); None if there is none. No other ever gets it."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
 def ids_below(folder: Path) -> set[int]:
-    """The kernel's numbers of a cgroup and all below it; a cgroup's number is its folder's inode (fs/kernfs)."""
-    return {Path(inside).stat().st_ino for inside, _, _ in os.walk(folder)}
+    """The kernel's numbers of a cgroup and all below it."""
+    return {found for inside, _, _ in os.walk(folder) if (found := number(Path(inside)))}

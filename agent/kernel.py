@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agent import libbpf
+from agent import cgroups, libbpf
 from agent.bpf_source import constants, counter_names, outcome_names
 from agent.libbpf import Array
 from agent.loader import Map, Objects
@@ -32,9 +33,11 @@ class Kernel:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._maps = objects.maps
-        self._links: list[int] = []
-        self._packet_links: list[int] = []
-        self.attached: list[Path] = []
+        self._links: dict[Path, list[int]] = {}
+        self._packet_links: dict[Path, list[int]] = {}
+        self._wanted: tuple[Path, ...] = ()
+        self._packets = False
+        self.attached: dict[Path, int] = {}  # the cgroups' numbers
         self.row_key = self._maps["rows_a"].key
         self.row = self._maps["rows_a"].leaf
         self.policy = self._maps["policies"].leaf
@@ -51,40 +54,75 @@ class Kernel:
 
         `packets`: those too that see every packet, to thin ACKs.
         """
+        self._wanted = tuple(folders)
         for folder in folders:
-            self._attach(folder, _ATTACH_TYPES, self._links)
-            self.attached.append(folder)
+            self._attach(folder)
         self.watch_packets(packets)
 
     def watch_packets(self, wanted: bool) -> None:
         """Attaches or detaches the programs that see every packet; before `attach` there is nothing to do."""
+        try:
+            for folder in self.attached:
+                if wanted and folder not in self._packet_links:
+                    self._packet_links[folder] = self._linked(folder, _PACKET_TYPES)
+        except BaseException:
+            _close(self._packet_links)
+            raise
         if not wanted:
             _close(self._packet_links)
-        elif not self._packet_links:
-            try:
-                for folder in self.attached:
-                    self._attach(folder, _PACKET_TYPES, self._packet_links)
-            except BaseException:
-                _close(self._packet_links)
-                raise
+        self._packets = wanted
 
-    def _attach(self, folder: Path, kinds: dict[str, int], links: list[int]) -> None:
+    def _attach(self, folder: Path) -> None:
+        number = folder.stat().st_ino
+        self._links[folder] = self._linked(folder, _ATTACH_TYPES)
+        self.attached[folder] = number
+
+    def _linked(self, folder: Path, kinds: dict[str, int]) -> list[int]:
+        """Links of these programs to a cgroup."""
+        links: list[int] = []
         target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name, kind in kinds.items():
                 links.append(libbpf.create_link(self._objects.programs[name], target, kind))
+        except BaseException:
+            _close({folder: links})
+            raise
         finally:
             os.close(target)
+        return links
+
+    def follow(self) -> list[Path]:
+        """Lets go of cgroups that are gone, and attaches to those made anew, as a restarted service's is: returns them.
+
+        A link ends with its cgroup, and holds for no other of the same name.
+        """
+        for folder in [folder for folder, number in self.attached.items() if cgroups.number(folder) != number]:
+            for links in (self._packet_links, self._links):
+                _close({folder: links.pop(folder, [])})
+            del self.attached[folder]
+        anew = []
+        for folder in self._wanted:
+            if folder not in self.attached and cgroups.number(folder):
+                with contextlib.suppress(FileNotFoundError):  # gone again
+                    self._attach(folder)
+                    anew.append(folder)
+        if anew:
+            self.watch_packets(self._packets)
+        return anew
 
     def notice_detached(self) -> bool:
-        """Whether somebody took our programs off from outside; `attached` is empty then."""
-        if self.attached and not all(libbpf.link_cgroup(link) for link in [*self._links, *self._packet_links]):
-            self.detach()
-            return True
+        """Whether somebody took our programs off from outside; `attached` is empty then, and stays so."""
+        for folder, number in self.attached.items():
+            links = [*self._links[folder], *self._packet_links.get(folder, ())]
+            # In this order: the links of a cgroup that is gone end after it is.
+            if not all(libbpf.link_cgroup(link) for link in links) and cgroups.number(folder) == number:
+                self.detach()
+                return True
         return False
 
     def detach(self) -> None:
         """Takes the programs off; maps stay readable, so that what is left can still be drained."""
+        self._wanted = ()
         _close(self._packet_links)
         _close(self._links)
         self.attached.clear()
@@ -213,9 +251,11 @@ class Kernel:
         return costs
 
 
-def _close(links: list[int]) -> None:
+def _close(links: dict[Path, list[int]]) -> None:
     while links:
-        os.close(links.pop())
+        _, ended = links.popitem()
+        for link in ended:
+            os.close(link)
 
 
 def _joined(batches: list[tuple[Array, Array]], key: np.dtype[Any], leaf: np.dtype[Any]) -> tuple[Array, Array]:

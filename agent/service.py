@@ -167,6 +167,9 @@ class Service:
         begin = time.perf_counter()
         if self._kernel.notice_detached():
             logger.warning("the programs were detached from outside; restart the agent to attach them again")
+        for folder in self._kernel.follow():
+            logger.info("%s was made anew: attached to it", folder)
+            self.tuner.adoption.again()
         self.tuner.sample(now)
         self.tuner.renew_lease()
         self._health.sample_seconds = time.perf_counter() - begin

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 from running import RunningAgent, attached, configuration, readable_by_all, require_root, until
@@ -183,13 +184,14 @@ def test_reload_is_all_or_nothing(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_reload_that_is_refused_late_changes_nothing(lab: Lab, tmp_path: Path) -> None:
-    """The file is sound, but the algorithm it asks peers for has no number on the wire."""
-    config = configuration(lab, tmp_path, control={"holdout": 0})
-    with RunningAgent(lab, config) as agent:
-        configuration(lab, tmp_path, extensions={"congestion_request": {"send": "nosuch"}})
+    """The file is sound, but the kernel's maps are too small for it."""
+    sections = {"control": {"holdout": 0}, "sampling": {"interval": "100ms", "rows": 1024}}
+    with RunningAgent(lab, configuration(lab, tmp_path, **sections)) as agent:
+        many = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(1200)]
+        configuration(lab, tmp_path, **sections, paths={"rules": [{"match": many}]})
         agent.process.send_signal(signal.SIGHUP)
         assert agent.settled("config_last_reload_successful", 0) == 0
-        assert "nosuch" in agent.log()
+        assert "more networks than there is room for" in agent.log()
         lab.fetch("path", size=2_000, count=7)
         assert agent.settled("connections_treated_total", 7) == 7
         assert agent.value("connections_untouched_total", reason="excluded") == 0
@@ -208,6 +210,36 @@ def test_detach_takes_the_programs_off_a_hung_agent(lab: Lab, tmp_path: Path) ->
         agent.process.send_signal(signal.SIGCONT)
         assert agent.settled("bpf_program_attached", 0, program="tcptuned_ops") == 0
         assert "detached from outside" in agent.log()
+
+
+def test_a_cgroup_that_is_made_anew_is_attached_to_again(lab: Lab, tmp_path: Path) -> None:
+    """systemd removes a service's cgroup when it stops, and makes another of the same name when it starts."""
+    folder = lab.server_cgroup / "restarted.service"
+    folder.mkdir()
+    try:
+        config = configuration(lab, tmp_path, attach={"cgroups": [str(folder)]}, ack={"thinning": True})
+        with RunningAgent(lab, config) as agent:
+            kinds = attached(folder)
+            assert set(kinds) > set(BOTH)
+            folder.rmdir()
+            assert agent.settled("attached_cgroups", 0) == 0
+            with pytest.raises(HTTPError, match="503"):
+                agent.get("/-/ready")
+            folder.mkdir()
+            assert agent.settled("attached_cgroups", 1) == 1
+            assert attached(folder) == kinds
+            assert "was made anew" in agent.log()
+            assert "detached from outside" not in agent.log()
+            # What an administrator takes off stays off.
+            subprocess.run([sys.executable, "-m", "agent", "detach"], check=True, timeout=30)
+            assert agent.settled("attached_cgroups", 0) == 0
+            folder.rmdir()
+            folder.mkdir()
+            time.sleep(0.5)
+            assert attached(folder) == []
+    finally:
+        if folder.exists():
+            folder.rmdir()
 
 
 def test_detach_without_permission_says_so() -> None:
