@@ -18,6 +18,7 @@ from agent.identities import Identities, identities
 from agent.libbpf import Array
 from agent.rates import Rates
 from agent.sums import MOST_WEIGHT, chunks, enlarged, fade, fields_of
+from agent.totals import granted
 from controllers import Evidence, Field
 from controllers.change import KEPT, Recent, changed, faded, surprise
 
@@ -150,7 +151,7 @@ class EvidenceStore:
 
     def age(self, now: float, rows: Array | None = None) -> None:
         """Lets the sums of `rows`, or all, fade to what they are worth at `now` (seconds, monotonic)."""
-        for some in chunks(np.arange(len(self)) if rows is None else rows):
+        for some in chunks(np.arange(len(self)) if rows is None else np.sort(rows)):
             passed = np.maximum(now - self._aged[some], 0.0)
             # A row ages from the first look at it on.
             factor = np.where(np.isnan(passed), 1.0, 0.5 ** (passed / self.half_life))
@@ -179,8 +180,10 @@ class EvidenceStore:
         sent = fields_of(rows)
         treated = keys["treatment"] == limits["TREATMENT_APPLIED"]
         self._notice_changes(paths[treated], keys["arms"][treated], sent[treated])
+        # What a peer asked for is granted to either side, and so belongs to neither.
+        compared = ~granted(keys)
         side = np.where(treated, self.treated_slot, self.holdout_slot)
-        self._add(paths, keys, side, sent)
+        self._add(paths[compared], keys[compared], side[compared], sent[compared])
         trips = 1e6 * rows["rounds"] / np.maximum(rows["base_rtt_us"].astype(np.float64), 1.0)
         self.rates.absorb(paths, rows["rate"].astype(np.float64), trips, now)
         for number, dimension in enumerate(self.dimensions):
@@ -190,7 +193,7 @@ class EvidenceStore:
                 drawn &= self._judged(paths, keys["arms"])
             fields = fields_of(rows[drawn], dimension.name)
             self._add(paths[drawn], keys[drawn], self._offsets[number] + arm[drawn], fields)
-        return Samples(paths, treated, sent)
+        return Samples(paths[compared], treated[compared], sent[compared])
 
     def _judged(self, paths: Array, arms: Array) -> Array:
         """Which connections had the congestion control that the initial windows of their paths are judged under."""

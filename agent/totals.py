@@ -45,12 +45,12 @@ class Totals:
         values = np.stack([rows[name] for name in ROW_FIELDS], axis=-1).astype(np.float64)
         np.add.at(self.by_side, (group, keys["side"]), values)
         np.add.at(self.connections_by_treatment, (group, keys["treatment"]), rows["opened"])
-        some = current & (keys["treatment"] != constants()["TREATMENT_OBSERVED"])
+        some = current & (keys["treatment"] != constants()["TREATMENT_OBSERVED"]) & ~granted(keys)
         side = keys["treatment"][some] - constants()["TREATMENT_HOLDOUT"]
         np.add.at(self.compared, (group[some], side), _transfers(rows["sent"][some]))
         applied = keys["treatment"] == constants()["TREATMENT_APPLIED"]
         for number in range(len(self.dimensions)):
-            left = applied & (keys["arms"][:, number] == constants()["ARM_NONE"])
+            left = applied & (keys["arms"][:, number] >= constants()["ARM_GRANTED"])
             self.out_of_comparison[number] += float(rows["opened"][left].sum())
         drawn = current & applied
         for number, dimension in enumerate(self.dimensions):
@@ -63,6 +63,12 @@ class Totals:
         """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
         column: Array = self.by_side[:, :, ROW_FIELDS.index(name)]
         return column
+
+
+def granted(keys: Array) -> Array:
+    """Which rows are of connections that had something a peer asked for, (rows,)."""
+    found: Array = (keys["arms"] == constants()["ARM_GRANTED"]).any(axis=1)
+    return found
 
 
 def _transfers(sums: Array) -> Array:

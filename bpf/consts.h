@@ -10,6 +10,7 @@
 #define ARMS 8
 /* In a row's key: this connection is not compared in the dimension (the application chose, or setting it failed). */
 #define ARM_NONE 255
+#define ARM_GRANTED 254 /* what the peer asked for instead */
 
 #define SIDE_ACTIVE 0
 #define SIDE_PASSIVE 1

@@ -77,7 +77,7 @@ static __always_inline int grant_ack(struct bpf_sock_ops *skops, const struct co
             return OUTCOME_REFUSED_KERNEL;
         connection->thinning.segments = 0;
     }
-    connection->key.arms[DIMENSION_ACK] = ARM_NONE;
+    connection->key.arms[DIMENSION_ACK] = ARM_GRANTED;
     return OUTCOME_GRANTED;
 }
 
@@ -109,15 +109,16 @@ static __always_inline void grant(struct bpf_sock_ops *skops, const struct contr
         outcome = refused ? refused : grant_window(skops, settings, policy, asked.window);
         count_extension(EXTENSION_WINDOW, outcome);
         if (outcome == OUTCOME_GRANTED)
-            connection->key.arms[DIMENSION_INITIAL_WINDOW] = ARM_NONE;
+            connection->key.arms[DIMENSION_INITIAL_WINDOW] = ARM_GRANTED;
     }
     if (asked.congestion) {
         outcome = refused ? refused : grant_congestion(skops, connection, asked.congestion);
         count_extension(EXTENSION_CONGESTION, outcome);
         if (outcome == OUTCOME_GRANTED)
-            connection->key.arms[DIMENSION_CONGESTION] = ARM_NONE;
+            connection->key.arms[DIMENSION_CONGESTION] = ARM_GRANTED;
     }
-    /* The control group has the kernel's defaults and nothing else. */
+    /* The control group has the kernel's defaults and nothing else. Of the treated nobody is compared with it who was
+     * granted anything, or it would be with who asks and who does not (agent/evidence.py). */
     if (!refused && connection->key.treatment == TREATMENT_HOLDOUT)
         connection->key.treatment = TREATMENT_OBSERVED;
 }

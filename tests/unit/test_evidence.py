@@ -55,6 +55,27 @@ def rows_of(count: int, **fields: Any) -> Any:
     return rows
 
 
+def test_rows_fade_by_their_own_age_in_whatever_order_they_come() -> None:
+    """Addresses come in another order than paths became known, and these may look like rows side by side."""
+    store = new_store(groups=2, half_life=100.0)
+    names = ["10.0.1.0/24", "10.0.5.0/24", "10.0.3.0/24", *(f"10.1.{n}.0/24" for n in range(4)), "10.0.2.0/24"]
+    assert [row_of_new(store, name, 0.0) for name in names] == list(range(2, 10))
+    store.age(0.0)
+    row_of_new(store, "10.0.5.0/24", 1000.0, weight=50.0)  # row 3, busy
+    before = store.sums[3].copy()
+    # rows 2, 9 and 4: the last less the first is as many as three side by side
+    keys = keys_of("10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24")
+    store.absorb(keys, rows_of(3, closed=1), generation=GENERATION, now=1000.0)
+    np.testing.assert_array_equal(store.sums[3], before)
+    for row in (2, 4, 9):
+        assert store.sums[row, 0, Field.CLOSED] == pytest.approx(1.0 + 0.5**10, rel=1e-3)
+
+
+def row_of_new(store: EvidenceStore, name: str, now: float, weight: float = 1.0) -> int:
+    store.absorb(keys_of(name), rows_of(1, closed=weight), generation=GENERATION, now=now)
+    return row_of(store, name)
+
+
 def row_of(store: EvidenceStore, name: str, group: int = 0) -> int:
     network = ip_network(name)
     bits = network.prefixlen + (MAPPED_BITS if network.version == 4 else 0)
