@@ -98,8 +98,8 @@ class Publisher:
     def publish(
         self, decisions: list[Decision], unknown: list[Decision], rows: Array, networks: Array,
         holdout: tuple[Array, Array],
-    ) -> int:  # fmt: skip
-        """Writes what changed; returns how many entries that were.
+    ) -> None:  # fmt: skip
+        """Writes what changed, and what could not be written the last time.
 
         `decisions` are those of the rows of the store, `unknown` those for unknown paths in every network; only `rows`
         and `networks` are looked at, and what is new. `holdout` is its share: of every one of `rows`,
@@ -121,9 +121,14 @@ class Publisher:
         keys = self._keys(above["address"][networks], above["bits"][networks])
         own = (networks >= self._networks.groups) & ~above["rule"][networks]
         more = self._of_networks.put(networks, policies, keys, own)
-        parts = [changed, more, self._publish_rules()]
-        self._kernel.publish(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        return sum(len(keys) for keys, _ in parts)
+        parts = [self._unwritten, changed, more, self._publish_rules()]
+        keys, policies = (np.concatenate(column) for column in zip(*parts, strict=True))
+        try:
+            self._kernel.publish(keys, policies)
+        except BaseException:
+            self._unwritten = _latest(keys, policies)
+            raise
+        self._unwritten = keys[:0], policies[:0]
 
     def _publish_rules(self) -> tuple[Array, Array]:
         rules, store = self._rules, self._store
@@ -134,8 +139,10 @@ class Publisher:
             network = self._networks.of_rule(rule)
             if row is not None and row < len(self._of_rows.policies):
                 policies[position] = self._of_rows.policies[row]
+            elif network is not None and network < len(self._of_networks.policies):
+                policies[position] = self._of_networks.policies[network]
             else:
-                policies[position] = self._of_networks.policies[rule.group if network is None else network]
+                policies[position] = self._of_networks.policies[rule.group]
             policies["path_bits"][position] = rule.path_bits
             policies["group"][position] = rule.group
             policies["excluded"][position] = rule.excluded
@@ -186,6 +193,7 @@ class Publisher:
 
     def _forget(self) -> None:
         self._of_rows, self._of_networks, self._of_rules = (_Sent(self._kernel) for _ in range(3))
+        self._unwritten = np.zeros(0, self._kernel.prefix_key), np.zeros(0, self._kernel.policy)
 
     @property
     def entries(self) -> int:
@@ -194,8 +202,14 @@ class Publisher:
         return paths + len(self._network_keys()) + len(self._of_rules.policies)
 
 
+def _latest(keys: Array, policies: Array) -> tuple[Array, Array]:
+    """The last policy of every key."""
+    _, last = np.unique(keys[::-1].view(f"S{keys.itemsize}"), return_index=True)
+    return keys[::-1][last], policies[::-1][last]
+
+
 class _Sent:
-    """The policies that the kernel has, by number."""
+    """The policies that the kernel has, or will have, by number."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._room = np.zeros(0, kernel.policy)

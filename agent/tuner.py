@@ -213,10 +213,6 @@ class Tuner:
         # CLOCK_MONOTONIC is what bpf_ktime_get_ns reads
         self.kernel.control(lease_until_ns=time.monotonic_ns() + round(self.config.control.lease * 1e9))
 
-    def end_lease(self) -> None:
-        """New connections get the kernel's defaults from now on."""
-        self.kernel.control(lease_until_ns=0)
-
     def sample(self, now: float) -> None:
         """Takes in what connections did, and what the administrator did; `now` is monotonic seconds."""
         self._heed_administrator()
@@ -257,11 +253,12 @@ class Tuner:
         first = not self.decisions
         events = self.guarding.step(now)
         rows, networks = self.decider.step(now)
+        # Before what may fail.
+        for entry in self.guarding.entries(events, lambda row: (self.name(row), self.groups[self.group(row)])):
+            self.journal.write(entry)
         self._publish(rows, networks)
         if not self.dry_run:  # what was treated before a dry run is no match for what is left alone now
             self.effect.step(self.store)
-        for entry in self.guarding.entries(events, lambda row: (self.name(row), self.groups[self.group(row)])):
-            self.journal.write(entry)
         self.changes.note(rows, self.decisions, first=first)
 
     def _publish(self, rows: Array, networks: Array) -> None:

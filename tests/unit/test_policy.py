@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import numpy as np
 import pytest
-from handmade import CONFIG, StillKernel, absorb, still_tuner
+from handmade import CONFIG, KEY, ROW, StillKernel, absorb, still_tuner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numbers
 
 from agent.bpf_source import constants
 from agent.config import Config, InitialWindow, PathRule, Paths
+from agent.errors import KernelError
 from agent.policy import STEPS, Publisher, cumulative, paced_rates, paced_windows
 from agent.rules import packed
 from agent.tuner import Tuner
@@ -111,9 +113,12 @@ class WritingKernel(StillKernel):
     def __init__(self) -> None:
         self.trie: dict[tuple[int, bytes], Any] = {}
         self.written = 0
+        self.full = False
 
     def publish(self, *arrays: Any) -> None:
         keys, policies = arrays
+        if self.full:
+            raise KernelError("cannot write a map", errno.ENOMEM)
         self.written = len(keys)
         for key, policy in zip(keys, policies, strict=True):
             self.trie[int(key["bits"]), key["address"].tobytes()] = policy.copy()
@@ -225,6 +230,45 @@ def test_only_what_changed_is_written() -> None:
     rows = np.array([0, tuner.store.groups])
     tuner.publisher.publish(decisions, tuner.decider.unknown, rows, NOBODY, no_holdout(rows))
     assert kernel.written == 1
+
+
+def test_what_could_not_be_written_is_written_the_next_time() -> None:
+    tuner, kernel = written()
+    absorb(tuner, "203.0.113.0/24")
+    tuner.decide(0)
+    row, path = tuner.store.groups, "203.0.113.7"
+
+    def publish(share: float) -> None:
+        decisions = [replace(one, probabilities=one.probabilities.copy()) for one in tuner.decisions]
+        decisions[1].probabilities[row] = [1 - share, 0.0, share, 0.0]
+        rows = np.array([row])
+        tuner.publisher.publish(decisions, tuner.decider.unknown, rows, NOBODY, no_holdout(rows))
+
+    publish(0.5)
+    kernel.full = True
+    for share in (0.25, 0.0):
+        with pytest.raises(KernelError):
+            publish(share)
+    assert drawn(kernel.policy_of(path)["upto"][ARMS : 2 * ARMS])[2] > 0
+    kernel.full = False
+    nobody = np.zeros(0, np.intp)
+    tuner.publisher.publish(tuner.decisions, tuner.decider.unknown, nobody, NOBODY, no_holdout(nobody))
+    assert drawn(kernel.policy_of(path)["upto"][ARMS : 2 * ARMS])[0] == 1
+    assert kernel.written == 1  # once, whatever it was meant to be in between
+    publish(0.0)
+    assert kernel.written == 0
+
+
+def test_a_new_network_of_a_rule_has_the_groups_policy_until_it_is_decided() -> None:
+    rule = PathRule(match=(ip_network("203.0.113.0/24"),), group="cdn", ipv4_prefix=32)
+    tuner, kernel = written(Config(paths=Paths(rules=(rule,))))
+    tuner.decide(0)
+    absorb(tuner, "203.0.113.9/32", group=1)
+    tuner.store.urgent[:] = True
+    tuner.kernel.drain = lambda: (np.zeros(0, KEY), np.zeros(0, ROW))  # type: ignore[method-assign]
+    tuner.sample(0.1)
+    assert kernel.policy_of("203.0.113.9")["path_bits"] == 128
+    assert kernel.policy_of("203.0.113.10")["path_bits"] == 128
 
 
 def test_forgotten_paths_inherit_again_and_the_rest_is_written_anew() -> None:
