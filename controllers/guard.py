@@ -46,6 +46,8 @@ POOL_HALF_LIFE = 600.0
 _POSITIVE = [0, 2, 3, 4]  # parts
 _PARTS_FADE = np.array([[1.0], [1.0], [2.0], [1.0], [1.0]])  # variances of sums fade twice as fast
 
+_SHORT = 1e-9
+
 MOST_JUDGED = 20_000  # paths a step
 _BLOCK = 2048  # paths whose numbers stay in the processor's cache
 _QUARANTINED = tuple(f"quarantined by the guard: {reason}" for reason in HARMS)
@@ -237,8 +239,7 @@ class Guard:
         failed = worst > BEYOND_DOUBT
         bad = changed[failed]
         # What is wrong on this path alone is no reason to switch off the others.
-        self._pool -= rows.parts[bad].sum(axis=0)
-        self._pool[_POSITIVE] = np.maximum(self._pool[_POSITIVE], 0.0)
+        self._take_out(bad, now)
         rows.quarantine(bad, now, kind[failed], found.worse[kind[failed], np.flatnonzero(failed)])
         rows.restart(bad, now, probation=True)
 
@@ -249,6 +250,16 @@ class Guard:
         trusted = rows.probation[changed] & (connections >= PROBATION_CONNECTIONS) & (worst < SUSPECTED)
         rows.restart(changed[(long | trusted) & ~failed], now, probation=False)
         return [Event(int(row), float(rows.until[row]), int(rows.kind[row]), float(rows.worse[row])) for row in bad]
+
+    def _take_out(self, rows: Integers, now: float) -> None:
+        """Takes what `rows` told during their trials out of the pool, as far as it has not faded there."""
+        passed = np.maximum(now - self._rows.began[rows], 0.0)[:, None, None] / POOL_HALF_LIFE * _PARTS_FADE
+        faded = np.maximum(passed * np.log(2.0), _SHORT)
+        # They told it all along: the mean of what is left of each moment's.
+        gone = (self._rows.parts[rows] * (-np.expm1(-faded) / faded)).sum(axis=0)
+        # Never more than is there, and of all parts alike: a weight less its sum would say something of the others.
+        self._pool -= gone * np.minimum(1.0, self._pool[0] / np.maximum(gone[0], _SHORT))
+        self._pool[_POSITIVE] = np.maximum(self._pool[_POSITIVE], 0.0)
 
     def _judge_all(self, now: float) -> list[Event]:
         rows, length = self._rows, self._length
