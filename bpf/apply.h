@@ -67,7 +67,7 @@ static __always_inline u8 apply_initial_window(struct bpf_sock_ops *skops, const
     return arm;
 }
 
-/* Sends no faster than the path was seen to deliver. Returns whether that was ours to set, and worked. */
+/* Sends no faster than the path was seen to deliver. Returns whether that worked. */
 static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct policy *policy,
                                       struct connection *connection)
 {
@@ -76,10 +76,6 @@ static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct p
 
     if (!policy->rate)
         return 0;
-    if (has_own_rate(skops)) {
-        count(COUNTER_LEFT_OWN_RATE);
-        return 0;
-    }
     connection->probes_rate = bpf_get_prandom_u32() % RATE_PROBES == 0;
     if (connection->probes_rate)
         rate = rate_of_probe(full_rate);
@@ -125,8 +121,14 @@ static __always_inline void apply_window_and_congestion(struct bpf_sock_ops *sko
     u8 *arms = connection->key.arms;
     u32 window = skops->snd_cwnd;
     u8 arm = connection->chose_congestion ? ARM_NONE : draw(policy, DIMENSION_CONGESTION);
-    int paced = arm != ARM_NONE && is_paced(arm);
+    int paced;
 
+    /* A rate that the application set would speak for those arms that it leaves alone: it counts for none. */
+    if (policy->rate && has_own_rate(skops)) {
+        count(COUNTER_LEFT_OWN_RATE);
+        arm = ARM_NONE;
+    }
+    paced = arm != ARM_NONE && is_paced(arm);
     if (paced && !apply_rate(skops, policy, connection)) {
         arm = ARM_NONE;
         paced = 0;
@@ -167,13 +169,19 @@ static __always_inline u8 apply_ack(struct bpf_sock_ops *skops, const struct con
     return arm;
 }
 
+/* Whether anything may be applied now. */
+static __always_inline int may_apply(const struct control *settings, u64 now)
+{
+    return settings->lease_until_ns >= now && !settings->observe_only;
+}
+
 /* Fills treatment and arms of the connection's row key. */
 static __always_inline void apply(struct bpf_sock_ops *skops, const struct control *settings,
                                   const struct policy *policy, struct connection *connection, u64 now)
 {
     struct row_key *key = &connection->key;
 
-    if (settings->lease_until_ns < now || settings->observe_only) {
+    if (!may_apply(settings, now)) {
         count(COUNTER_LEFT_LEASE_LAPSED);
         key->treatment = TREATMENT_OBSERVED;
     } else if ((bpf_get_prandom_u32() & 0xffff) < policy->holdout) {

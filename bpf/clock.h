@@ -38,14 +38,19 @@ static __always_inline void begin_remote_clock(struct bpf_sock_ops *skops, struc
     }
 }
 
-/* Our FIN has been written, so the next ACKs may be the last ones. What began after a pause began at an unknown time of
- * the peer's. Where another program has all packets shown already, the flag is that one's, to keep or to clear. */
+/* Whether the present transfer is all there was since the connection began: what began after a pause, or is a piece,
+ * began at an unknown time of the peer's. */
+static __always_inline int is_first_transfer(const struct connection *connection)
+{
+    return !connection->pieces && connection->transfer_began_ns == connection->established_ns;
+}
+
+/* Our FIN has been written, so the next ACKs may be the last ones. Where another program has all packets shown already, the flag is that one's, to keep or to clear. */
 static __always_inline void ask_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
 {
     u32 flags = skops->bpf_sock_ops_cb_flags;
 
-    if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_BEGAN || connection->pieces ||
-        connection->transfer_began_ns != connection->established_ns ||
+    if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_BEGAN || !is_first_transfer(connection) ||
         (flags & BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG))
         return;
     connection->remote_clock = CLOCK_ASKED;
@@ -88,7 +93,7 @@ static __always_inline void compare_clocks(struct bpf_sock_ops *skops, struct co
 {
     u64 theirs_us;
 
-    if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_TOLD)
+    if (!REMOTE_CLOCK || connection->remote_clock != CLOCK_TOLD || !is_first_transfer(connection))
         return;
     believe_last_ack(skops, connection);
     theirs_us = (u64)(u32)(connection->remote_ended_ms - connection->remote_began_ms) * 1000;

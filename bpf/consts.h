@@ -26,7 +26,6 @@
 #define TREATMENT_APPLIED 2
 
 #define GROUPS 64
-#define GROUP_NONE 255 /* in a policy: excluded */
 
 /* The initial window is never set outside this range, whatever a policy says. */
 #define INITIAL_WINDOW_MIN 2
@@ -70,6 +69,8 @@
 /* A gap between two signs of life longer than two round trips and this is a pause, not a slow network:
  * 50 ms is above the usual delayed ACK of 40 ms. */
 #define PAUSE_SLACK_US 50000
+#define MISSED_US 1000000 /* and two round trips: a segment is missed after less, unless the RTT varies widely */
+#define RTO_MIN_US 200000 /* include/net/tcp.h, TCP_RTO_MIN */
 /* Shorter transfers end within the default's first window and say nothing about any window; about algorithms neither,
  * unless even these get lost: where most are that short a policy may ask for them. */
 #define TRANSFER_MIN_SEGMENTS INITIAL_WINDOW_KERNEL
@@ -222,7 +223,6 @@ enum outcome {
 #define IPV4_PROTOCOL 0x0800
 #define IPV4_FIRST_BYTE 0x45 /* version 4, no IP options */
 #define IPV4_HEADER 20
-#define IPV6_PROTOCOL 0x86dd
 #define IPV6_HEADER 40
 #define IPV6_NEXT_HEADER 6 /* where its number is */
 #define PROTOCOL_TCP 6

@@ -8,6 +8,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     struct control *settings;
     struct policy *policy;
     u64 now = bpf_ktime_get_ns();
+    u32 window = skops->snd_cwnd;
     u32 remote[4], local[4];
     union stack_key lookup;
     union stack_int zero = {};
@@ -38,6 +39,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
         if (settings->extends | settings->honours)
             connection->chose_user_timeout = has_user_timeout(skops);
     }
+    connection->controls_retransmitted = skops->total_retrans;
     begin_remote_clock(skops, connection);
     if (!connection->chose_congestion && chosen_on_mptcp())
         connection->chose_congestion = differs_from_host(skops, settings);
@@ -53,10 +55,7 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
     connection->observed = 1;
 
     apply(skops, settings, policy, connection, now);
-    if (settings->extends | settings->honours) {
-        connection->handshake_retransmitted = skops->total_retrans;
-        if (settings->lease_until_ns >= now && !settings->observe_only)
-            extend(skops, settings, policy, connection, remote, side, now);
-    }
+    if ((settings->extends | settings->honours) && may_apply(settings, now))
+        extend(skops, settings, policy, connection, remote, side, window, now);
     observe_established(skops, connection, now);
 }

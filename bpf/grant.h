@@ -51,11 +51,15 @@ static __always_inline int grant_congestion(struct bpf_sock_ops *skops, const st
                                                                                  : OUTCOME_GRANTED;
 }
 
+/* `window` is what the connection began with, before our arms. */
 static __always_inline int grant_window(struct bpf_sock_ops *skops, const struct control *settings,
-                                        const struct policy *policy, u8 asked)
+                                        const struct policy *policy, u8 asked, u32 window)
 {
     int segments = asked;
 
+    /* A route's initcwnd, or a SYN was lost. */
+    if (window != INITIAL_WINDOW_KERNEL)
+        return OUTCOME_REFUSED_OWN_CHOICE;
     if (policy->safe_window && segments > policy->safe_window)
         segments = policy->safe_window;
     return set_window(skops, bounded_window(settings, segments)) ? OUTCOME_REFUSED_KERNEL : OUTCOME_GRANTED;
@@ -85,7 +89,8 @@ static __always_inline int grant_ack(struct bpf_sock_ops *skops, const struct co
  * connection out of the comparison in that dimension. */
 static __always_inline void grant(struct bpf_sock_ops *skops, const struct control *settings,
                                   const struct policy *policy, struct connection *connection,
-                                  const union request_option *option, const u32 remote[4], u8 side, u64 now)
+                                  const union request_option *option, const u32 remote[4], u8 side, u32 window,
+                                  u64 now)
 {
     union request_option asked = *option;
     int outcome, refused = 0;
@@ -106,7 +111,7 @@ static __always_inline void grant(struct bpf_sock_ops *skops, const struct contr
         count_extension(EXTENSION_ACK, outcome);
     }
     if (asked.window) {
-        outcome = refused ? refused : grant_window(skops, settings, policy, asked.window);
+        outcome = refused ? refused : grant_window(skops, settings, policy, asked.window, window);
         count_extension(EXTENSION_WINDOW, outcome);
         if (outcome == OUTCOME_GRANTED)
             connection->key.arms[DIMENSION_INITIAL_WINDOW] = ARM_GRANTED;
@@ -190,7 +195,7 @@ static __always_inline void grant_later(struct bpf_sock_ops *skops, struct conne
  * and to read from now on. */
 static __always_inline void extend(struct bpf_sock_ops *skops, const struct control *settings,
                                    const struct policy *policy, struct connection *connection,
-                                   const u32 remote[4], u8 side, u64 now)
+                                   const u32 remote[4], u8 side, u32 window, u64 now)
 {
     u32 flags = skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
     u64 where = side == SIDE_PASSIVE ? BPF_LOAD_HDR_OPT_TCP_SYN : 0; /* the peer's SYN, or its SYN-ACK */
@@ -210,7 +215,7 @@ static __always_inline void extend(struct bpf_sock_ops *skops, const struct cont
         same_exid = connection->options_sent;
     connection->ack_rate_capable = load_rate(skops, &rate, where) > 0;
     if (settings->honours) {
-        grant(skops, settings, policy, connection, &asked, remote, side, now);
+        grant(skops, settings, policy, connection, &asked, remote, side, window, now);
         theirs = load_user_timeout(skops, where);
         /* A SYN may have no room for it, or not have been kept: then the next segment has it. */
         if (!theirs && side == SIDE_PASSIVE)

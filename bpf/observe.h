@@ -48,7 +48,7 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
 {
     u64 took_us = transfer_us(connection);
     u64 total = sent_bytes(skops, connection);
-    u64 bytes = total - connection->transfer_base_bytes;
+    u64 bytes = since(total, connection->transfer_base_bytes);
     u64 segments = connection->transfer_min ? connection->transfer_min : TRANSFER_MIN_SEGMENTS;
     u64 least = connection->pieces ? PIECE_BYTES / 4 : segments * skops->mss_cache;
 
@@ -61,34 +61,50 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
     add_transfer(&row->sent, bytes, took_us, cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 
+static __always_inline void note_event(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
+{
+    connection->event_ns = now;
+    connection->event_next = skops->snd_nxt;
+    connection->lost_since_event = 0;
+}
+
 /* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it.
  * After a loss a long gap is the network's doing, not the application's. */
-static __always_inline int pause_before(struct connection *connection, u64 now, u32 rtt_us)
+static __always_inline int pause_before(struct bpf_sock_ops *skops, struct connection *connection, u64 now, u32 rtt_us)
 {
     u64 gap_us = (now - connection->event_ns) / 1000;
 
     if (!connection->lost_since_event && gap_us > 2 * (u64)rtt_us + PAUSE_SLACK_US)
         return 1;
     connection->busy_us += gap_us;
-    connection->event_ns = now;
-    connection->lost_since_event = 0;
+    note_event(skops, connection, now);
     return 0;
+}
+
+/* The first loss since the last sign of life: whether a pause lay before what was lost. Then all that was sent until that
+ * sign has been acknowledged, and it is longer ago than a segment takes to be missed. */
+static __always_inline int pause_before_loss(struct bpf_sock_ops *skops, const struct connection *connection, u64 now)
+{
+    u64 gap_us = (now - connection->event_ns) / 1000;
+
+    return !connection->lost_since_event && (s32)(skops->snd_una - connection->event_next) >= 0 &&
+           gap_us > 2 * (u64)(skops->srtt_us >> 3) + MISSED_US;
 }
 
 static __always_inline int ends_piece(struct bpf_sock_ops *skops, const struct connection *connection)
 {
-    u64 bytes = sent_bytes(skops, connection) - connection->transfer_base_bytes;
+    u64 bytes = since(sent_bytes(skops, connection), connection->transfer_base_bytes);
 
     return connection->pieces < PIECES_MAX && bytes >> (2 * connection->pieces) >= PIECE_BYTES;
 }
 
-static __always_inline void begin_transfer(struct connection *connection, u64 now, u32 rtt_us)
+/* It began `ago_us` before now. */
+static __always_inline void begin_transfer(struct bpf_sock_ops *skops, struct connection *connection, u64 now, u32 ago_us)
 {
     connection->pieces = 0;
-    connection->transfer_began_ns = now - (u64)rtt_us * 1000;
-    connection->busy_us += rtt_us;
-    connection->event_ns = now;
-    connection->lost_since_event = 0;
+    connection->transfer_began_ns = now - (u64)ago_us * 1000;
+    connection->busy_us += ago_us;
+    note_event(skops, connection, now);
 }
 
 /* What is watched of a connection. */
@@ -101,9 +117,8 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
 
     connection->established_ns = now;
     connection->transfer_began_ns = now;
-    connection->event_ns = now;
+    note_event(skops, connection, now);
     connection->first_window = window;
-    connection->handshake_retransmitted = skops->total_retrans;
     connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
@@ -150,7 +165,10 @@ static __always_inline u32 observe_round(struct bpf_sock_ops *skops, struct conn
     count_rtt(&connection->key, measured);
     note_round_rate(skops, connection);
 
-    if (pause_before(connection, now, measured > smoothed ? measured : smoothed))
+    /* The FIN is acknowledged before the state says so, if that ends a round. */
+    if (sent_fin(skops) && skops->snd_una == skops->snd_nxt)
+        connection->fin_acknowledged = 1;
+    if (pause_before(skops, connection, now, measured > smoothed ? measured : smoothed))
         return TELL | TELL_TRANSFER;
     if (ends_piece(skops, connection))
         return TELL | TELL_TRANSFER | TELL_PIECE;
@@ -158,7 +176,7 @@ static __always_inline u32 observe_round(struct bpf_sock_ops *skops, struct conn
 }
 
 /* What was told of a round is over. */
-static __always_inline void begin_next(struct connection *connection, u64 now, u32 measured)
+static __always_inline void begin_next(struct bpf_sock_ops *skops, struct connection *connection, u64 now, u32 measured)
 {
     u8 told = connection->told;
 
@@ -166,30 +184,53 @@ static __always_inline void begin_next(struct connection *connection, u64 now, u
         connection->transfer_began_ns = now;
         connection->pieces++;
     } else if (told & TELL_TRANSFER) {
-        begin_transfer(connection, now, measured);
+        begin_transfer(skops, connection, now, measured);
     }
 }
 
-/* args: first sequence number, segments, result of sending (net/ipv4/tcp_output.c, __tcp_retransmit_skb) */
-static __always_inline void observe_retransmission(struct bpf_sock_ops *skops, struct connection *connection)
+/* args: first sequence number, segments, result of sending (net/ipv4/tcp_output.c, __tcp_retransmit_skb). Returns what
+ * the row is told. A FIN by itself is no data: clients that vanish leave it unanswered, whatever the arms. */
+static __always_inline u32 observe_retransmission(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
     u32 sequence = skops->args[0];
 
-    connection->lost_since_event = 1;
+    if (sent_fin(skops) && sequence + 1 == skops->snd_nxt) {
+        connection->controls_retransmitted += skops->args[1];
+        return 0;
+    }
     if ((s32)(sequence - connection->first_window_end) < 0)
         connection->first_window_losses += skops->args[1];
+    if (pause_before_loss(skops, connection, now))
+        return TELL | TELL_TRANSFER;
+    connection->lost_since_event = 1;
+    return 0;
 }
 
-static __always_inline void observe_timeout(struct connection *connection)
+static __always_inline u32 observe_timeout(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
-    connection->lost_since_event = 1;
+    if (sent_fin(skops) && skops->snd_nxt - skops->snd_una <= 1)
+        return 0;
     connection->timeouts++;
+    if (pause_before_loss(skops, connection, now))
+        return TELL | TELL_TRANSFER;
+    connection->lost_since_event = 1;
+    return 0;
+}
+
+/* The transfer whose first segments were lost began when these were sent: about a round trip before the retransmission,
+ * and longer before a timeout. */
+static __always_inline void begin_lost(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
+{
+    if (!(connection->told & TELL_TRANSFER))
+        return;
+    begin_transfer(skops, connection, now, (skops->srtt_us >> 3) + (skops->op == BPF_SOCK_OPS_RTO_CB ? RTO_MIN_US : 0));
+    connection->lost_since_event = 1;
 }
 
 static __always_inline void add_first_window(struct bpf_sock_ops *skops, const struct connection *connection,
                                              struct row *row)
 {
-    u32 sent = skops->data_segs_out - retransmitted_segments(skops, connection);
+    u32 sent = since(skops->data_segs_out, retransmitted_segments(skops, connection));
     u32 losses = connection->first_window_losses;
 
     if (sent >= connection->first_window) {
@@ -234,7 +275,7 @@ static __always_inline u32 observe_state(struct bpf_sock_ops *skops, struct conn
     if (!connection->sent_ended && (new == STATE_FIN_WAIT2 || new == STATE_CLOSE_WAIT || new == STATE_CLOSE)) {
         /* In CLOSE_WAIT we may still send. */
         connection->sent_ended = new != STATE_CLOSE_WAIT;
-        pause_before(connection, now, skops->srtt_us >> 3);
+        pause_before(skops, connection, now, skops->srtt_us >> 3);
         note_round_rate(skops, connection);
         compare_clocks(skops, connection, transfer_us(connection));
         told |= TELL_TRANSFER;
@@ -247,6 +288,12 @@ static __always_inline u32 observe_state(struct bpf_sock_ops *skops, struct conn
         told |= TELL_RECEIVED;
     }
     return told;
+}
+
+/* It is over. Its socket may connect again (after connect(2) with AF_UNSPEC), and the kernel's counts begin anew. */
+static __always_inline void forget_connection(struct connection *connection)
+{
+    __builtin_memset(connection, 0, __builtin_offsetof(struct connection, chose_congestion));
 }
 
 /* Adds to the row what a callback says. */

@@ -50,10 +50,22 @@ static __always_inline void add_transfer(struct transfers *sums, u64 bytes, u64 
     add(&sums->log_time_bytes, log_time * log_bytes);
 }
 
+/* What a total came to since it was `before`. */
+static __always_inline u64 since(u64 total, u64 before)
+{
+    return (total - before) * less(before, total);
+}
+
 /* SYN and FIN take a sequence number each; they are not data. */
 static __always_inline u64 sent_bytes(struct bpf_sock_ops *skops, const struct connection *connection)
 {
     return skops->bytes_acked - connection->syn_acknowledged - connection->fin_acknowledged;
+}
+
+/* Whether our FIN has been sent, or is about to be, and its ACK has changed nothing yet. */
+static __always_inline int sent_fin(struct bpf_sock_ops *skops)
+{
+    return skops->state == STATE_FIN_WAIT1 || skops->state == STATE_CLOSING || skops->state == STATE_LAST_ACK;
 }
 
 static __always_inline u64 received_bytes(struct bpf_sock_ops *skops, const struct connection *connection)
@@ -63,7 +75,7 @@ static __always_inline u64 received_bytes(struct bpf_sock_ops *skops, const stru
 
 static __always_inline u32 retransmitted_segments(struct bpf_sock_ops *skops, const struct connection *connection)
 {
-    return skops->total_retrans - connection->handshake_retransmitted;
+    return skops->total_retrans - connection->controls_retransmitted;
 }
 
 /* Adds what is new since the last time to the row. */
@@ -80,8 +92,8 @@ static __always_inline void flush(struct bpf_sock_ops *skops, struct connection 
         connection->opened_counted = 1;
         add(&row->opened, 1);
     }
-    add(&row->sent_bytes, bytes - connection->flushed_sent_bytes);
-    add(&row->received_bytes, received - connection->flushed_received_bytes);
+    add(&row->sent_bytes, since(bytes, connection->flushed_sent_bytes));
+    add(&row->received_bytes, since(received, connection->flushed_received_bytes));
     add(&row->sent_segments, segments - connection->flushed_sent_segments);
     add(&row->received_segments, received_segments - connection->flushed_received_segments);
     add(&row->retransmitted_segments, retransmitted - connection->flushed_retransmitted);

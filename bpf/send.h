@@ -43,7 +43,7 @@ static __always_inline void learn_options(const struct connection *connection, u
     known = spared_paths.lookup(&key.key);
     if (known)
         fresh = *known;
-    if (!connection->handshake_retransmitted) {
+    if (!connection->controls_retransmitted) {
         if (!fresh.failures)
             return;
         fresh.failures = 0;
@@ -68,7 +68,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     u32 remote[4], local[4];
 
     settings = control.lookup(&zero.value);
-    if (!settings || !settings->extends || settings->lease_until_ns < now || settings->observe_only || !sk)
+    if (!settings || !settings->extends || !may_apply(settings, now) || !sk)
         return;
     read_addresses(skops, remote, local);
     if (is_local(remote, local))
@@ -87,6 +87,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
         return;
     connection->group = policy->group;
     connection->extends = 1;
+    connection->options_sent = 0;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
     if (!sent->window)
         return;
@@ -108,7 +109,7 @@ static __always_inline struct sends *sends_to_requester(struct bpf_sock_ops *sko
     union stack_int zero = {};
 
     settings = control.lookup(&zero.value);
-    if (!settings || settings->observe_only || settings->lease_until_ns < bpf_ktime_get_ns())
+    if (!settings || !may_apply(settings, bpf_ktime_get_ns()))
         return NULL;
     read_addresses(skops, remote, local);
     if (is_local(remote, local))

@@ -155,8 +155,6 @@ struct connection {
     u32 busy_us;
     u8 observed; /* all but the choices is in use */
     u8 lost_since_event;
-    u8 chose_congestion; /* the application, before or after the connection began */
-    u8 chose_user_timeout;
     u8 opened_counted;
     u8 sent_ended;
     u8 received_ended;
@@ -166,6 +164,7 @@ struct connection {
     u8 adopted; /* older than the agent; observed from the next callback on */
     u8 paces_after_loss; /* until it did */
     u32 timeouts;
+    u32 event_next; /* sequence number: what was sent until the last sign of life */
     u64 established_ns;
     u64 transfer_began_ns;
     u64 transfer_base_bytes;
@@ -179,14 +178,11 @@ struct connection {
     u16 first_window;     /* segments */
     u16 transfer_min;     /* of the policy */
     u32 first_window_losses;
-    u32 handshake_retransmitted; /* SYN-ACKs, which the kernel counts with the data */
+    u32 controls_retransmitted;  /* SYNs and FINs, which the kernel counts with the data */
     u32 received_in_fin_wait2;   /* low half of the bytes received when it began */
     u32 user_timeout_ms;         /* what RFC 5482 made of both ends' values; 0: untouched */
     u16 user_timeout_sent;       /* as on the wire; 0: not sent */
     u16 remote_user_timeout;
-    u8 group; /* whose sends apply; known before the connection is */
-    u8 extends;
-    u8 options_sent;     /* the SYN carried options */
     u8 due;              /* DUE_*: in the next segment */
     u8 ack_rate_capable; /* both ends sent the option of draft-ietf-tcpm-ack-rate-request with their SYN */
     u8 ack_divisor;      /* the ACK delay is RTT / ack_divisor; 0: not set */
@@ -204,6 +200,14 @@ struct connection {
     u32 remote_una;      /* and what was acknowledged before that one */
     u32 remote_us;       /* what the transfer took by that clock; 0: not known, or about the same as by ours */
     struct thinning thinning;
+    /* From here on the socket's, whatever connection it is: what its application chose, before or after it began, */
+    u8 chose_congestion;
+    u8 chose_user_timeout;
+    /* and what is known before there is one. */
+    u8 group; /* whose sends apply */
+    u8 extends;
+    u8 options_sent; /* the SYN carried options */
+    u8 reserved[3];
 };
 
 struct rtt_histogram {

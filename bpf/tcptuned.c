@@ -23,27 +23,49 @@
 #include "thin.h"
 #include "adopt.h"
 
-/* A round trip is over, or the state is another: what both tell the row is large and inlined once, as a start waits for
- * the compiler. It goes by way of memory, so that the verifier does not go through it for every value. */
+/* A round trip is over, something was lost, or the state is another: what they tell the row is large and inlined once, as
+ * a start waits for the compiler. It goes by way of memory, so that the verifier does not go through it for every value. */
 static __always_inline void observe_progress(struct bpf_sock_ops *skops, struct connection *connection)
 {
     u64 now = bpf_ktime_get_ns();
     u32 measured = measured_us(skops);
 
-    if (skops->op == BPF_SOCK_OPS_RTT_CB)
+    switch (skops->op) {
+    case BPF_SOCK_OPS_RTT_CB:
         connection->told = observe_round(skops, connection, now, measured);
-    else
+        break;
+    case BPF_SOCK_OPS_STATE_CB:
         connection->told = observe_state(skops, connection, now);
+        break;
+    case BPF_SOCK_OPS_RETRANS_CB:
+        connection->told = observe_retransmission(skops, connection, now);
+        break;
+    default:
+        connection->told = observe_timeout(skops, connection, now);
+    }
     asm volatile("" ::: "memory");
     if (connection->told)
         tell(skops, connection, now);
-    if (skops->op == BPF_SOCK_OPS_RTT_CB) {
-        begin_next(connection, now, measured);
+    switch (skops->op) {
+    case BPF_SOCK_OPS_RTT_CB:
+        begin_next(skops, connection, now, measured);
         pace_after_first_window(skops, connection);
         keep_ack_delay(skops, connection);
         send_changed(skops, connection);
-    } else if (skops->args[1] == STATE_FIN_WAIT2) {
-        leave_remote_clock(skops, connection);
+        break;
+    case BPF_SOCK_OPS_STATE_CB:
+        if (skops->args[1] == STATE_FIN_WAIT2)
+            leave_remote_clock(skops, connection);
+        else if (skops->args[1] == STATE_CLOSE)
+            forget_connection(connection);
+        break;
+    case BPF_SOCK_OPS_RETRANS_CB:
+        begin_lost(skops, connection, now);
+        pace_after_loss(skops, connection);
+        pace_after_lossy_probe(skops, connection);
+        break;
+    default:
+        begin_lost(skops, connection, now);
     }
 }
 
@@ -63,15 +85,9 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     switch (skops->op) {
     case BPF_SOCK_OPS_RTT_CB:
     case BPF_SOCK_OPS_STATE_CB:
-        observe_progress(skops, connection);
-        break;
     case BPF_SOCK_OPS_RETRANS_CB:
-        observe_retransmission(skops, connection);
-        pace_after_loss(skops, connection);
-        pace_after_lossy_probe(skops, connection);
-        break;
     case BPF_SOCK_OPS_RTO_CB:
-        observe_timeout(connection);
+        observe_progress(skops, connection);
         break;
     case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
         /* Once we have sent a FIN, what the peer asks for changes nothing any more. */

@@ -24,7 +24,7 @@ from running import require_root
 
 from agent.cgroups import mount_point
 from agent.config import Config
-from agent.config_extensions import Extensions, UserTimeout, WindowRequest
+from agent.config_extensions import Extensions, SendAll, UserTimeout
 from agent.journal import Journal
 from agent.kernel import Kernel
 from agent.lab.enter import in_namespace
@@ -37,7 +37,7 @@ CONFIG = Config(
     extensions=Extensions(
         honour_from=(ip_network("10.0.0.0/8"),),
         user_timeout=UserTimeout(send=250.0, min=120.0, max=400.0),
-        window_request=WindowRequest(send=20),
+        window_request=SendAll(send=20),
     )
 )
 TIMEOUTS = range(120_000, 400_001)
