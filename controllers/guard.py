@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from controllers import harm, holdout
 from controllers.base import ARM_DEFAULT, Decision, Field, Floats, Integers
 from controllers.harm import HARMS, PARTS, WIDESPREAD, Harm, Seen
-from controllers.trials import Trials
+from controllers.trials import POOLED, Trials
 
 __all__ = ["ALL", "WIDESPREAD", "Event", "Guard"]
 
@@ -45,8 +45,6 @@ TRAFFIC_HALF_LIFE = 3600.0  # seconds
 POOL_HALF_LIFE = 600.0
 _POSITIVE = [0, 2, 3, 4]  # parts
 _PARTS_FADE = np.array([[1.0], [1.0], [2.0], [1.0], [1.0]])  # variances of sums fade twice as fast
-
-_SHORT = 1e-9
 
 MOST_JUDGED = 20_000  # paths a step
 _BLOCK = 2048  # paths whose numbers stay in the processor's cache
@@ -193,6 +191,7 @@ class Guard:
     def _step(self, now: float, passed: float) -> list[Event]:
         self._rows.traffic *= 0.5 ** (passed / TRAFFIC_HALF_LIFE)
         self._pool *= 0.5 ** (passed / POOL_HALF_LIFE * _PARTS_FADE)
+        self._rows.pooled[: self._length] *= 0.5 ** (passed / POOL_HALF_LIFE)
         events = self._release(now)
         if self.off:
             self._rows.changed[:] = False
@@ -230,7 +229,9 @@ class Guard:
         seen = rows.seen[changed]
         found = harm.measure(seen)
         told = np.moveaxis(harm.parts(found, harm.usual_spread(self._pool).astype(np.float32)), 2, 0)
-        self._pool += (told - rows.parts[changed]).sum(axis=0)
+        more = told - rows.parts[changed]
+        self._pool += more.sum(axis=0)
+        rows.pooled[changed] += more[:, :POOLED]
         rows.parts[changed] = told
         evidence = harm.evidence_of_each(found)
 
@@ -239,7 +240,7 @@ class Guard:
         failed = worst > BEYOND_DOUBT
         bad = changed[failed]
         # What is wrong on this path alone is no reason to switch off the others.
-        self._take_out(bad, now)
+        self._take_out(bad)
         rows.quarantine(bad, now, kind[failed], found.worse[kind[failed], np.flatnonzero(failed)])
         rows.restart(bad, now, probation=True)
 
@@ -251,15 +252,13 @@ class Guard:
         rows.restart(changed[(long | trusted) & ~failed], now, probation=False)
         return [Event(int(row), float(rows.until[row]), int(rows.kind[row]), float(rows.worse[row])) for row in bad]
 
-    def _take_out(self, rows: Integers, now: float) -> None:
-        """Takes what `rows` told during their trials out of the pool, as far as it has not faded there."""
-        passed = np.maximum(now - self._rows.began[rows], 0.0)[:, None, None] / POOL_HALF_LIFE * _PARTS_FADE
-        faded = np.maximum(passed * np.log(2.0), _SHORT)
-        # They told it all along: the mean of what is left of each moment's.
-        gone = (self._rows.parts[rows] * (-np.expm1(-faded) / faded)).sum(axis=0)
-        # Never more than is there, and of all parts alike: a weight less its sum would say something of the others.
-        self._pool -= gone * np.minimum(1.0, self._pool[0] / np.maximum(gone[0], _SHORT))
+    def _take_out(self, rows: Integers) -> None:
+        """Takes what is left of these rows' telling out of the pool. How much they vary is not known to have faded, but
+        a weight that is not that of its sum would say something of the others."""
+        self._pool[:POOLED] -= self._rows.pooled[rows].sum(axis=0)
+        self._pool[POOLED:] -= self._rows.parts[rows, POOLED:].sum(axis=0)
         self._pool[_POSITIVE] = np.maximum(self._pool[_POSITIVE], 0.0)
+        self._rows.pooled[rows] = 0.0
 
     def _judge_all(self, now: float) -> list[Event]:
         rows, length = self._rows, self._length
@@ -273,7 +272,7 @@ class Guard:
         amount = float(share if kind == WIDESPREAD else worse[kind])
         self._all.quarantine(np.zeros(1, np.intp), now, np.array([kind]), np.array([amount]))
         rows.restart(np.flatnonzero(~rows.quarantined), now, probation=True)
-        self._pool[:] = 0.0
+        self._pool[:] = rows.pooled[:] = 0.0
         return [Event(ALL, float(self._all.until[0]), kind, amount)]
 
     def dump(self, rows: Integers) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,9 @@ from controllers.base import Floats, Integers
 from controllers.harm import PARTS, WIDESPREAD, Harm, Seen
 from controllers.holdout import LATELY
 
-__all__ = ["Trials"]
+__all__ = ["POOLED", "Trials"]
+
+POOLED = 2  # a weight, and what it weighs
 
 # Seconds: the first quarantine, the longest, and the time outside of it after which half of the past is forgiven.
 QUARANTINE = 600.0
@@ -38,6 +40,7 @@ class Trials:
 
     seen: Floats
     parts: Floats  # what it told of all paths, in this trial
+    pooled: Floats  # the first POOLED of these, of all trials, as far as they have not faded
     lately: Floats  # what the last connections of either side did; outlives a trial (controllers/holdout.py)
     began: Floats
     probation: NDArray[np.bool_]
@@ -54,6 +57,7 @@ class Trials:
         return cls(
             seen=np.zeros((length, 2, len(Seen)), np.float32),
             parts=np.zeros((length, PARTS, len(Harm)), np.float32),
+            pooled=np.zeros((length, POOLED, len(Harm)), np.float32),
             lately=np.zeros((length, 2, LATELY), np.float32),
             began=np.full(length, np.nan, np.float32),
             probation=np.ones(length, np.bool_),

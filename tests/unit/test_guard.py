@@ -238,6 +238,40 @@ def test_a_single_path_does_not_switch_off_the_others() -> None:
     assert some.guard.step(now + 1.0) == []
 
 
+def test_a_path_that_goes_leaves_nothing_in_what_all_told() -> None:
+    """It was faster for hours, most of which had faded there, before it began to lose first windows."""
+    both, other = Guard(), Guard()
+    random, now = np.random.default_rng(1), 0.0
+    for look in range(2000):
+        now += 5.0
+        treated, samples = downloads(random, slower=-0.15)
+        both.absorb(np.zeros(5, np.intp), treated, samples)
+        if look > 1800:
+            treated, samples = downloads(random)
+            for guard in (both, other):
+                guard.absorb(np.ones(5, np.intp), treated, samples)
+        for guard in (both, other):
+            guard.step(now)
+    while not both.quarantined[0]:
+        now += 1.0
+        both.absorb(np.zeros(5, np.intp), *downloads(random, slower=-0.15, lost=10))
+        for guard in (both, other):
+            guard.step(now)
+    assert not both.off
+    np.testing.assert_allclose(both._pool[:2], other._pool[:2], atol=0.02)
+
+
+def downloads(random: Any, *, slower: float = 0.0, lost: int = 0) -> tuple[Any, Any]:
+    """Five connections, a fifth of them not treated: who is treated, and their samples."""
+    treated = random.random(5) >= 0.2
+    samples = np.zeros((5, len(Field)))
+    samples[:, Field.TRANSFERS] = samples[:, Field.CLOSED] = 1
+    log_time = random.normal(0, 0.3, 5) + slower * treated
+    samples[:, Field.LOG_TIME], samples[:, Field.LOG_TIME_SQUARED] = log_time, log_time**2
+    samples[:, Field.FIRST_WINDOW_SEGMENTS], samples[:, Field.FIRST_WINDOW_LOSSES] = 40, lost * treated
+    return treated, samples
+
+
 def test_everything_comes_back_after_its_time_on_probation() -> None:
     many = Paths(50)
     (event,) = began(many.run(Truth(slower=1.0), looks=4, connections=5))
