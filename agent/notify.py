@@ -1,15 +1,13 @@
-"""Tells systemd how the service is: the sd_notify protocol of sd_notify(3) and sd_watchdog_enabled(3).
+"""Tells systemd how the service is: the protocol of sd_notify(3).
 
     notifier = Notifier.from_environment(os.environ)
     notifier.ready("tuning 3 cgroups")
-    if notifier.watchdog_interval: ...ping() at least that often
 
 Outside systemd every call does nothing. A failing socket is never an error of the agent: systemd then acts by itself.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -20,28 +18,16 @@ __all__ = ["Notifier"]
 
 @dataclass(frozen=True)
 class Notifier:
-    """The service manager's socket (`address`, None without one) and the pings it wants.
-
-    `watchdog_interval` is in seconds and half of systemd's own, as sd_watchdog_enabled(3) advises; None: no watchdog.
-    """
+    """The service manager's socket; None without one."""
 
     address: str | None = None
-    watchdog_interval: float | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], pid: int | None = None) -> Notifier:
-        """The notifier that systemd asks for in `environment`; `pid` is this process unless given."""
+    def from_environment(cls, environment: Mapping[str, str]) -> Notifier:
+        """The notifier that systemd asks for in `environment`."""
         address = environment.get("NOTIFY_SOCKET", "")
-        if not address.startswith(("/", "@")):
-            # vsock: and the like are for virtual machines' own service managers.
-            return cls()
-        interval = None
-        microseconds = environment.get("WATCHDOG_USEC", "")
-        meant_for = environment.get("WATCHDOG_PID", "")
-        for_us = not meant_for or meant_for == str(os.getpid() if pid is None else pid)
-        if for_us and microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0:
-            interval = int(microseconds) / 2_000_000
-        return cls(address, interval)
+        # vsock: and the like are for virtual machines' own service managers.
+        return cls(address) if address.startswith(("/", "@")) else cls()
 
     def ready(self, status: str = "") -> bool:
         """Started, or done with reloading; all methods return whether systemd took the message."""
@@ -57,17 +43,13 @@ class Notifier:
         return self._send("STOPPING=1", status)
 
     def ping(self) -> bool:
-        """The agent is alive: to be called at least every `watchdog_interval` while all its jobs are on time."""
+        """The agent is alive: to be called more often than the watchdog asks for, while all its jobs are on time."""
         return self._send("WATCHDOG=1")
-
-    def status(self, text: str) -> bool:
-        """What `systemctl status` shows, one line."""
-        return self._send("", text)
 
     def _send(self, state: str, status: str = "", monotonic_usec: int | None = None) -> bool:
         if self.address is None:
             return False
-        lines = [state] if state else []
+        lines = [state]
         if status:
             lines.append("STATUS=" + " ".join(status.splitlines()))
         if monotonic_usec is not None:

@@ -59,11 +59,6 @@ class Totals:
             sums = _transfers(rows["received" if dimension.name == ACK else "sent"][mine])
             np.add.at(self.by_arm[number], (group[mine], arm[mine]), sums)
 
-    def field(self, name: str) -> Array:
-        """One field of `struct row` by group and side, shape (groups, 2); side 0 is active, 1 passive."""
-        column: Array = self.by_side[:, :, ROW_FIELDS.index(name)]
-        return column
-
 
 def granted(keys: Array) -> Array:
     """Which rows are of connections that had something a peer asked for, (rows,)."""

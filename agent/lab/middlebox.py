@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 __all__ = [
     "FirstSynBox", "OptionBox", "drop_experimental", "lose_first_syns", "strip_experimental", "strip_timestamps",
-    "strip_user_timeout",
 ]  # fmt: skip
 
 _TCP = 6
@@ -96,4 +95,3 @@ lose_first_syns = FirstSynBox()
 strip_experimental = OptionBox({253, 254})  # RFC 4727, RFC 6994
 drop_experimental = OptionBox({253, 254}, drop=True)
 strip_timestamps = OptionBox({8})  # RFC 7323
-strip_user_timeout = OptionBox({28})  # RFC 5482

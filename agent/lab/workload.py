@@ -18,12 +18,6 @@ _TCP = socket.IPPROTO_TCP
 _OPTIONS = {  # by name: level and number, include/uapi/linux/tcp.h and asm-generic/socket.h
     "congestion": (_TCP, socket.TCP_CONGESTION),
     "user_timeout": (_TCP, socket.TCP_USER_TIMEOUT),  # milliseconds
-    "nodelay": (_TCP, socket.TCP_NODELAY),
-    "maxseg": (_TCP, socket.TCP_MAXSEG),
-    "notsent_lowat": (_TCP, socket.TCP_NOTSENT_LOWAT),
-    "window_clamp": (_TCP, socket.TCP_WINDOW_CLAMP),
-    "send_buffer": (socket.SOL_SOCKET, socket.SO_SNDBUF),
-    "receive_buffer": (socket.SOL_SOCKET, socket.SO_RCVBUF),
     "max_pacing_rate": (socket.SOL_SOCKET, 47),  # SO_MAX_PACING_RATE, bytes a second
 }
 

@@ -55,6 +55,22 @@ def rows_of(count: int, **fields: Any) -> Any:
     return rows
 
 
+def test_who_was_granted_something_is_compared_on_neither_side() -> None:
+    store = new_store()
+    keys = keys_of(*["10.0.1.0/24"] * 3)
+    keys["arms"][:, WINDOWS] = [1, LIMITS["ARM_GRANTED"], LIMITS["ARM_GRANTED"]]
+    keys["arms"][:, CONGESTION] = 1
+    keys["treatment"][2] = HOLDOUT
+    samples = store.absorb(keys, rows_of(3, closed=[1, 10, 100]), generation=GENERATION, now=0.0)
+    assert samples is not None
+    assert samples.treated.tolist() == [True]
+    row = row_of(store, "10.0.1.0/24")
+    assert store.sums[row, [store.treated_slot, store.holdout_slot], Field.CLOSED].tolist() == [1, 0]
+    # In the dimensions in which they have arms they count.
+    assert store.of(CONGESTION)[Field.CLOSED][row].tolist() == [0, 11, 0, 0]
+    assert store.of(WINDOWS)[Field.CLOSED][row].sum() == 1
+
+
 def test_rows_fade_by_their_own_age_in_whatever_order_they_come() -> None:
     """Addresses come in another order than paths became known, and these may look like rows side by side."""
     store = new_store(groups=2, half_life=100.0)

@@ -46,7 +46,6 @@ def _sizes() -> tuple[int, ...]:
 OBJECTS = _sizes()
 
 _Times = Mapping[str, Mapping[int | None, Sequence[float]]]  # seconds, by path and window asked for, one a round
-_Lost = Mapping[str, Mapping[int | None, float]]  # share of packets
 
 
 def measure_window(progress: Progress, *, quick: bool) -> Found:
