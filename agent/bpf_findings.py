@@ -15,9 +15,9 @@ from pathlib import Path
 
 from agent import cgroups, features, libbpf
 from agent.adoption import OBSTACLES
-from agent.bcc_child import PROGRAMS
 from agent.config import Config
 from agent.connect import agent_url, connect
+from agent.detach import OWN_NAMES, own_links
 from agent.errors import CompileError, KernelError, TcptunedError, UsageError
 from agent.finding import Check, Finding, unseen
 from agent.kernel import Kernel
@@ -146,7 +146,7 @@ def _neighbours(config: Config) -> Iterator[Finding]:
     if missing := missing_capabilities():
         yield unseen("other programs", f"{' and '.join(missing)} missing; use sudo")
         return
-    own = _own_names()
+    own = OWN_NAMES
     found = [
         f"{name} ({kind})"
         for folder in cgroups.resolve(config.attach.cgroups)
@@ -177,10 +177,6 @@ def _attached(folder: Path, kind: int) -> list[str]:
     return [libbpf.program_name(identity) or f"program {identity}" for identity in programs[: count.value]]
 
 
-def _own_names() -> set[str]:
-    return {name[:15] for name, *_ in PROGRAMS}  # the kernel keeps 15 characters
-
-
 def _running(config: Config) -> Iterator[Finding]:
     """An agent that answers, and programs of ours whoever holds them."""
     try:
@@ -195,7 +191,7 @@ def _running(config: Config) -> Iterator[Finding]:
     if not features.effective_capabilities() >> features.CAP_SYS_ADMIN & 1:
         yield unseen("our programs", "CAP_SYS_ADMIN missing; use sudo")
         return
-    count = _own_links()
+    count = len(own_links())
     if count and not answer:
         yield Finding(
             "our programs", "limited", f"{count} attached",
@@ -205,11 +201,6 @@ def _running(config: Config) -> Iterator[Finding]:
     else:
         text = "they are the running agent's" if count else "new connections have the kernel's defaults"
         yield Finding("our programs", "ok", f"{count} attached", text)
-
-
-def _own_links() -> int:
-    names = _own_names()
-    return sum(bool(group) and libbpf.program_name(program) in names for _, program, group in libbpf.links())
 
 
 def _answer(connection: HTTPConnection) -> str:

@@ -7,7 +7,14 @@ import json
 from agent import libbpf
 from agent.bcc_child import PROGRAMS
 
-__all__ = ["detach_all", "show_detach"]
+__all__ = ["OWN_NAMES", "detach_all", "own_links", "show_detach"]
+
+OWN_NAMES = frozenset(name[:15] for name, *_ in PROGRAMS)  # the kernel keeps 15 characters
+
+
+def own_links() -> list[int]:
+    """The links to programs of ours on this host, whoever holds them. Needs root (CAP_SYS_ADMIN)."""
+    return [link for link, program, cgroup in libbpf.links() if cgroup and libbpf.program_name(program) in OWN_NAMES]
 
 
 def detach_all() -> int:
@@ -15,9 +22,7 @@ def detach_all() -> int:
 
     A running agent notices and goes on, applying nothing; restart it to attach again.
     """
-    # The kernel keeps 15 characters of a name.
-    names = {name[:15] for name, *_ in PROGRAMS}
-    ours = [link for link, program, cgroup in libbpf.links() if cgroup and libbpf.program_name(program) in names]
+    ours = own_links()
     for link in ours:
         libbpf.detach_link(link)
     return len(ours)

@@ -14,7 +14,6 @@ from agent.host_findings import HOST_CHECKS
 __all__ = ["show_doctor"]
 
 _STYLES = {"ok": "green", "limited": "yellow", "missing": "bold red"}
-_PLAIN_WIDTH = 200  # columns of output that goes into a file or a pipe: hardly a line is broken
 _DETAIL_LINES = 30  # of a compiler's text; the last ones
 
 
@@ -31,13 +30,12 @@ def show_doctor(config: Config, *, as_json: bool) -> int:
 
 def _print(findings: list[Finding], *, can_run: bool) -> None:
     # --json does without.
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
+    from agent.terminal import open_console
+
+    console = open_console()
     table = Table(box=None, pad_edge=False)
     for name in ("", "what", "found", "so"):
         table.add_column(name, overflow="fold", no_wrap=not name)

@@ -93,6 +93,7 @@ class Publisher:
         self._rules = rules
         self._store = store
         self._networks = networks
+        self._unwritten: tuple[Array, Array]
         self._forget()
 
     def publish(

@@ -18,13 +18,12 @@ from agent.errors import TcptunedError, UnreachableError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Draw", "ask", "ask_status", "console", "draw", "draw_status", "show_explain", "show_status"]
+__all__ = ["Draw", "ask", "ask_status", "draw", "draw_status", "show_explain", "show_status"]
 
 Draw = Callable[["Console", Mapping[str, Any]], None]
 
 _TIMEOUT = 3.0  # seconds
 _MOST_BYTES = 16 << 20
-_PLAIN_WIDTH = 200  # columns of output that goes into a file or a pipe: no line is broken
 
 
 def show_status(config: Config, *, as_json: bool) -> None:
@@ -48,7 +47,9 @@ def _show(facts: Mapping[str, Any], text: Draw, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
-        draw(console(), facts, text)
+        from agent.terminal import open_console  # noqa: PLC0415  --json does without
+
+        draw(open_console(), facts, text)
 
 
 def draw(console: Console, facts: Mapping[str, Any], text: Draw) -> None:
@@ -105,14 +106,6 @@ def _refusal(body: bytes) -> str:
         return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def console() -> Console:
-    """Standard output: as wide as the terminal, or without line breaks."""
-    from rich.console import Console  # noqa: PLC0415  --json does without
-
-    found = Console(markup=False, highlight=False, emoji=False)
-    return found if found.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
 
 
 def _table(

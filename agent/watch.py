@@ -19,7 +19,8 @@ from rich.text import Text
 
 from agent.config import Config
 from agent.errors import UnreachableError
-from agent.show import ask_status, console, draw, draw_status
+from agent.show import ask_status, draw, draw_status
+from agent.terminal import open_console
 
 __all__ = ["watch_status"]
 
@@ -33,7 +34,7 @@ def watch_status(config: Config, every: float, *, as_json: bool) -> None:
     with suppress(KeyboardInterrupt):
         if as_json:
             _repeat(config, every, facts, lambda facts: print(json.dumps(facts, ensure_ascii=False), flush=True), _warn)
-        elif (screen := console()).is_terminal and not screen.is_dumb_terminal:
+        elif (screen := open_console()).is_terminal and not screen.is_dumb_terminal:
             _on_terminal(config, every, facts)
         else:
             _repeat(config, every, facts, _print, _warn)
@@ -58,12 +59,12 @@ def _warn(error: UnreachableError) -> None:
 
 def _print(facts: Mapping[str, Any]) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC")
-    draw(console(), facts, draw_status)
+    draw(open_console(), facts, draw_status)
     print(flush=True)
 
 
 def _on_terminal(config: Config, every: float, facts: Mapping[str, Any]) -> None:
-    with Live(console=console(), auto_refresh=False) as live:
+    with Live(console=open_console(), auto_refresh=False) as live:
         latest = Text()
 
         def show(facts: Mapping[str, Any]) -> None:

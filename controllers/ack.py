@@ -29,8 +29,7 @@ class AckThompson:
         """Probabilities for every ACK policy of every path."""
         del now  # evidence ages by itself
         measure = measure or self.measure(evidence)
-        nobody = np.zeros_like(measure.utility, np.bool_)
-        return decide(measure, evidence.prior, nobody, nobody.copy())
+        return decide(measure, evidence.prior)
 
 
 def acks_per_segment(evidence: Evidence) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.base import Field, Floats
-from controllers.estimates import PRIOR_VARIANCE, PRIOR_WEIGHT
+from controllers.estimates import PRIOR_VARIANCE, PRIOR_WEIGHT, residual_of, slope_of
 from controllers.veto import BURST
 
 __all__ = ["KEPT", "Recent", "changed", "faded", "surprise"]
@@ -54,8 +54,8 @@ def surprise(algorithm: Floats, window: Floats, windows: Floats, new: Floats, pa
     spread = np.maximum(algorithm[:, Field.LOG_TIME_SQUARED] - count * time**2, 0.0)
     sizes = np.maximum(algorithm[:, Field.LOG_BYTES_SQUARED] - count * size**2, 0.0)
     together = algorithm[:, Field.LOG_TIME_BYTES] - count * time * size
-    slope = np.clip(together / (sizes + 0.01), 0.0, 2.0)
-    residual = np.maximum(spread - slope * (2.0 * together - slope * sizes), 0.0)
+    slope = slope_of(together, sizes)
+    residual = residual_of(slope, spread, together, sizes)
     deviation = np.sqrt((residual + PRIOR_WEIGHT * PRIOR_VARIANCE) / (count + PRIOR_WEIGHT))
     safe_window = np.maximum(window[:, Field.TRANSFERS], 1.0)
     apart = _mean(window, Field.LOG_TIME) - _mean(windows, Field.LOG_TIME)

@@ -8,7 +8,10 @@ import numpy as np
 
 from controllers.base import Evidence, Field, Floats
 
-__all__ = ["PRIOR_VARIANCE", "TimeEstimate", "first_window_loss", "retransmission", "rtt_inflation", "transfer_time"]
+__all__ = [
+    "PRIOR_VARIANCE", "PRIOR_WEIGHT", "TimeEstimate", "first_window_loss", "residual_of", "retransmission",
+    "rtt_inflation", "slope_of", "transfer_time",
+]  # fmt: skip
 
 # What an arm's spread is thought to be before it is seen: a factor of 2^0.3 (23 %), worth four transfers.
 PRIOR_VARIANCE = 0.3**2
@@ -47,17 +50,30 @@ def transfer_time(evidence: Evidence) -> TimeEstimate:
     spread_size = np.clip(evidence[Field.LOG_BYTES_SQUARED] - count * size**2, 0.0, most)
     together = np.clip(evidence[Field.LOG_TIME_BYTES] - count * time * size, -most, most)
 
-    # A path whose transfers all have one size tells nothing about the slope; 0.01 keeps rounding out of it.
-    total_size = spread_size.sum(axis=1, keepdims=True)
-    slope = np.clip(together.sum(axis=1, keepdims=True) / (total_size + 0.01), 0.0, 2.0)
+    slope = slope_of(together.sum(axis=1, keepdims=True), spread_size.sum(axis=1, keepdims=True))
     total = np.maximum(count.sum(axis=1, keepdims=True), 1e-9)
     usual = (count * size).sum(axis=1, keepdims=True) / total
     mean = np.where(count > 0, time - slope * (size - usual), 0.0)
 
-    residual = np.maximum(spread_time - 2 * slope * together + slope**2 * spread_size, 0.0)
+    residual = residual_of(slope, spread_time, together, spread_size)
     one = (residual + PRIOR_WEIGHT * PRIOR_VARIANCE) / (count + PRIOR_WEIGHT)
     variance = np.where(count > 0, np.maximum(one / safe, LEAST_VARIANCE), np.inf)
     return TimeEstimate(mean, variance)
+
+
+def slope_of(products: Floats, sizes: Floats) -> Floats:
+    """The slope of time on size: `products` are those of the deviations of both, `sizes` the squares of the size's.
+
+    Transfers that all have one size tell nothing about it; 0.01 keeps rounding out of it.
+    """
+    slope: Floats = np.clip(products / (sizes + 0.01), 0.0, 2.0)
+    return slope
+
+
+def residual_of(slope: Floats, times: Floats, products: Floats, sizes: Floats) -> Floats:
+    """The squares of the deviations of the time that a slope leaves; `times` are all of them."""
+    residual: Floats = np.maximum(times - slope * (2.0 * products - slope * sizes), 0.0)
+    return residual
 
 
 def first_window_loss(evidence: Evidence) -> Floats:

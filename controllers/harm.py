@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.base import Field, Floats
+from controllers.estimates import residual_of, slope_of
 
 __all__ = [
     "CONTROL", "HARMS", "PARTS", "TREATED", "WIDESPREAD", "Harm", "Measured", "Seen", "added", "evidence_of_all",
@@ -216,9 +217,8 @@ def _time(sums: Floats) -> tuple[Floats, ...]:
     times = np.maximum(both[Seen.LOG_TIME_SQUARED] - both[Seen.LOG_TIME] * time, 0.0)
     sizes = np.maximum(both[Seen.LOG_BYTES_SQUARED] - both[Seen.LOG_BYTES] * size, 0.0)
     products = both[Seen.LOG_TIME_BYTES] - both[Seen.LOG_TIME] * size
-    # A path whose transfers all have one size tells nothing about the slope; 0.01 keeps rounding out of it.
-    slope = np.clip(products / (sizes + 0.01), 0.0, 2.0)
-    residual = np.maximum(times - slope * (2.0 * products - slope * sizes), 0.0)
+    slope = slope_of(products, sizes)
+    residual = residual_of(slope, times, products, sizes)
 
     adjusted = (sums[Seen.LOG_TIME] - slope * sums[Seen.LOG_BYTES]) / side
     # Transfers of one connection are alike: they are one.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from controllers.base import ARM_DEFAULT, Decision, Evidence, Field, Measure
+from controllers.initial_window import windows_of
 
 __all__ = ["REASONS", "InitialWindowRfc9040"]
 
 STEP_AFTER = 200.0  # connections that filled the window
 JUDGED_AFTER = 20.0  # fewer say nothing about 5 %
 LOSSY_SHARE = 0.05
-DEFAULT_WINDOW = 10  # net/ipv4/tcp.h, TCP_INIT_CWND
 
 REASONS = (
     "no evidence yet: the kernel's default",
@@ -41,7 +41,7 @@ class InitialWindowRfc9040:
         judged = filled >= JUDGED_AFTER
         lossy = judged & (evidence[Field.FIRST_WINDOW_LOSSY] > LOSSY_SHARE * filled)
 
-        windows = np.array([DEFAULT_WINDOW, *(arm.value for arm in evidence.arms[1:])])
+        windows = windows_of(evidence.arms)
         half = np.searchsorted(windows, windows / 2, side="right") - 1
         first_lossy = np.where(lossy.any(axis=1), lossy.argmax(axis=1), arms)
         limit = np.where(first_lossy < arms, np.maximum(half[np.minimum(first_lossy, arms - 1)], ARM_DEFAULT), arms - 1)

@@ -41,20 +41,20 @@ DEFAULT_BONUS = 0.02  # log2: the default stays unless something is 1.4 % better
 # Half of a faded transfer and less says nothing, but would keep an idle path comparing for hours.
 NOTHING = 0.5
 
+Mask = NDArray[np.bool_] | None
+
 
 def decide(
-    measure: Measure, prior: Prior | None, vetoed: NDArray[np.bool_], suspect: NDArray[np.bool_],
-    absent: NDArray[np.bool_] | None = None,
-) -> Decision:  # fmt: skip
+    measure: Measure, prior: Prior | None, vetoed: Mask = None, suspect: Mask = None, absent: Mask = None
+) -> Decision:
     """Turns what was measured, and what others taught, into a decision.
 
-    `vetoed`, `suspect` and `absent` have shape (paths, arms): what loses too much here, what would if this path were as
-    others, and what cannot be had on a path, or is of no use there (None: nothing); it is never drawn.
+    `vetoed`, `suspect` and `absent` have shape (paths, arms), or are None: what loses too much here, what would if this
+    path were as others, and what cannot be had on a path, or is of no use there; it is never drawn.
     """
-    if absent is None:
-        absent = np.zeros_like(vetoed)
-    vetoed &= ~absent
-    suspect &= ~vetoed
+    vetoed, suspect, absent = (_given(one, measure) for one in (vetoed, suspect, absent))
+    vetoed = vetoed & ~absent
+    suspect = suspect & ~vetoed
     paths, arms = vetoed.shape
     rows = np.arange(paths)
     belief = believe(measure, prior, UNKNOWN_SPREAD)
@@ -102,6 +102,10 @@ def decide(
     reason[nothing | (arms == 1)] = UNKNOWN
     settled = (probabilities[rows, chosen] >= SETTLED) & ~idle & (arms > 1)
     return Decision(probabilities, chosen, reason, REASONS, learning=comparing & ~nothing, settled=settled)
+
+
+def _given(mask: Mask, measure: Measure) -> NDArray[np.bool_]:
+    return np.zeros_like(measure.utility, np.bool_) if mask is None else mask
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.base import Field, Floats
+from controllers.estimates import residual_of, slope_of
 
 __all__ = ["FIELDS", "Difference", "Uplift", "difference", "uplift"]
 
@@ -109,7 +110,7 @@ def difference(control: Floats, treated: Floats, group: NDArray[np.intp], groups
     sums = np.zeros((4, groups))
     for block in blocks:
         sums += _by_group(block, groups, *block.products, *block.sizes)
-    usual = np.clip(sums[:2].sum(axis=0) / (sums[2:].sum(axis=0) + 0.01), 0.0, 2.0)
+    usual = slope_of(sums[:2].sum(axis=0), sums[2:].sum(axis=0))
 
     fits = [_fit(block, usual) for block in blocks]
     sums = np.zeros((4, groups))
@@ -167,7 +168,7 @@ def _fit(paths: _Paths, usual: Floats) -> _Fit:
     firm = 1.0 / (sizes + SLOPE_WEIGHT)
     slope = (paths.products.sum(axis=0) + SLOPE_WEIGHT * _of(paths, usual)) * firm
     np.clip(slope, 0.0, 2.0, out=slope)
-    residual = np.maximum(paths.times - slope * (2.0 * paths.products - slope * paths.sizes), 0.0)
+    residual = residual_of(slope, paths.times, paths.products, paths.sizes)
     # The path's own part in the slope is fitted to the same transfers.
     free = np.maximum(paths.count - (1.0 + 0.5 * sizes * firm), 0.0)
     return _Fit(paths.apart - slope * paths.size_apart, residual, free, 0.5 * paths.size_apart**2 * firm)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from agent.display import NOTHING, percent, whole
 from agent.lab.demo_result import DemoResult, PathResult
+from agent.terminal import open_console
 
 __all__ = ["Progress", "progress_view", "show_result"]
 
@@ -105,7 +106,7 @@ def progress_view(paths: Mapping[str, str] | None, total: float) -> Iterator[Pro
     if paths is None:
         yield _Silent()
         return
-    console = _console()
+    console = open_console(plain_width=_PLAIN_WIDTH)
     if not console.is_terminal:
         yield _Plain(console)
         return
@@ -116,7 +117,7 @@ def progress_view(paths: Mapping[str, str] | None, total: float) -> Iterator[Pro
 
 def show_result(result: DemoResult) -> None:
     """Prints the tables."""
-    console = _console()
+    console = open_console(plain_width=_PLAIN_WIDTH)
     times = _table(
         "Time of an object: the kernel's defaults -> with the agent",
         ("path", "", ">median ms", ">ratio", ">mean ms", ">ratio", ">lost"),
@@ -160,11 +161,6 @@ def _table(title: str, columns: Sequence[str]) -> Table:
         number = name.startswith(">")
         table.add_column(name.removeprefix(">"), justify="right" if number else "left", no_wrap=number)
     return table
-
-
-def _console() -> Console:
-    console = Console(markup=False, highlight=False, emoji=False)
-    return console if console.is_terminal else Console(markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
 
 
 def _ms(value: float | None) -> str:

@@ -220,8 +220,8 @@ def test_a_lost_syn_is_sent_again_without_options(lab: Lab, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("lab", [{"down": LOSES_SYNS}], indirect=True, ids=[""])
 def test_a_lost_syn_ack_loses_no_request(lab: Lab, tmp_path: Path) -> None:
-    """The server knows the options of the first SYN, whatever the second one lacks. Where more than one SYN-ACK was sent
-    again the kernel begins with one segment, and that stays."""
+    """The server knows the options of the first SYN, whatever the second one lacks. Where more than one SYN-ACK was
+    sent again the kernel begins with one segment, and that stays."""
     with both_sides(lab, tmp_path, asks=ASKS) as (client, server):
         clients, [state] = transfers(lab, 1)
         assert state["congestion"] == ASKED_FOR["congestion"]

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table as RichTable
 
 from agent.lab.findings.model import Found, Progress, shown
+from agent.terminal import open_console
 
 __all__ = ["progress_view", "show_found"]
 
@@ -57,7 +58,7 @@ class _Bars:
 @contextmanager
 def progress_view(*, silent: bool) -> Iterator[Progress]:
     """Shows progress on stderr until the block ends."""
-    console = _console(stderr=True)
+    console = open_console(plain_width=_PLAIN_WIDTH, stderr=True)
     if silent or not console.is_terminal:
         yield _Silent() if silent else _Plain(console)
         return
@@ -68,7 +69,7 @@ def progress_view(*, silent: bool) -> Iterator[Progress]:
 
 def show_found(found: Found) -> None:
     """Prints an experiment's tables."""
-    console = _console()
+    console = open_console(plain_width=_PLAIN_WIDTH)
     console.print(f"\n{found.title}", style="bold")
     console.print(f"{found.setting} ({found.seconds:.0f} s)\n")
     for table in found.tables:
@@ -82,10 +83,3 @@ def show_found(found: Found) -> None:
         console.print(view, "")
     for note in found.notes:
         console.print(f"- {note}")
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    if console.is_terminal:
-        return console
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=_PLAIN_WIDTH)
