@@ -13,15 +13,13 @@ from importlib.metadata import version
 import numpy as np
 from prometheus_client.metrics_core import HistogramMetricFamily, InfoMetricFamily, Metric
 
-from agent.adoption import OBSTACLES
 from agent.bpf_source import constants
-from agent.dimensions import ACK, CONGESTION, DIMENSIONS, INITIAL_WINDOW
+from agent.dimensions import CONGESTION, INITIAL_WINDOW
 from agent.effect import ALL
-from agent.families import PREFIX
-from agent.families import counter as _counter
-from agent.families import gauge as _gauge
+from agent.families import PREFIX, counter, gauge
 from agent.metrics_effect import guard, uplift
 from agent.metrics_fleet import experience, reading
+from agent.metrics_kernel import kernel_side
 from agent.snapshot import Snapshot
 from agent.totals import TREATMENTS
 
@@ -29,8 +27,6 @@ __all__ = ["PREFIX", "SECTIONS"]
 
 SIDES = ("active", "passive")
 ACTIONS = ("up", "down")
-OPTIONS = {INITIAL_WINDOW: "initial_window", CONGESTION: "congestion_control", ACK: "ack_policy"}
-PACING = "pacing_rate"
 
 # Sums of `struct row` over both sides: name, field, unit per unit of the field, help.
 _BY_GROUP = (
@@ -65,13 +61,13 @@ def connections(snapshot: Snapshot) -> Iterator[Metric]:
     """How many, how they were treated, and what they carried."""
     for field in ("opened", "closed"):
         sums = snapshot.total(field)
-        family = _counter(f"connections_{field}", f"Connections {field}, by who opened them.", ("group", "side"))
+        family = counter(f"connections_{field}", f"Connections {field}, by who opened them.", ("group", "side"))
         for group, row in zip(snapshot.groups, sums, strict=True):
             for side, value in zip(SIDES, row, strict=True):
                 family.add_metric((group, side), float(value))
         yield family
     for column, treatment in enumerate(TREATMENTS):
-        family = _counter(f"connections_{treatment}", _TREATED[treatment], ("group",))
+        family = counter(f"connections_{treatment}", _TREATED[treatment], ("group",))
         for group, row in zip(snapshot.groups, snapshot.connections, strict=True):
             family.add_metric((group,), float(row[column]))
         yield family
@@ -80,7 +76,7 @@ def connections(snapshot: Snapshot) -> Iterator[Metric]:
 def traffic(snapshot: Snapshot) -> Iterator[Metric]:
     """The plain sums by group."""
     for name, field, unit, text in _BY_GROUP:
-        family = _counter(name, text, ("group",))
+        family = counter(name, text, ("group",))
         for group, row in zip(snapshot.groups, snapshot.total(field), strict=True):
             family.add_metric((group,), float(row.sum()) * unit)
         yield family
@@ -104,7 +100,7 @@ def arms(snapshot: Snapshot) -> Iterator[Metric]:
     texts = ("Transfers longer than the default first window", "Bytes of these transfers", "Time these transfers took")
     for column, (name, text) in enumerate(zip(("transfers", "transfer_bytes", "transfer_seconds"), texts, strict=True)):
         help_text = f"{text}, by the arm drawn for the treated; as dimension {ALL}: the treated and the holdout."
-        family = _counter(name, help_text, ("group", "dimension", "arm"))
+        family = counter(name, help_text, ("group", "dimension", "arm"))
         for dimension, names, sums in zip(snapshot.dimensions, snapshot.arms, snapshot.transfers, strict=True):
             for group, rows in zip(snapshot.groups, sums, strict=True):
                 for arm, row in zip(names, rows, strict=True):
@@ -114,12 +110,12 @@ def arms(snapshot: Snapshot) -> Iterator[Metric]:
                 family.add_metric((group, ALL, side), float(row[column]))
         yield family
 
-    known = _gauge("paths", "Paths (remote networks) with evidence.", ("group",))
+    known = gauge("paths", "Paths (remote networks) with evidence.", ("group",))
     for group, count in zip(snapshot.groups, snapshot.paths_by_group, strict=True):
         known.add_metric((group,), float(count))
     yield known
 
-    best = _gauge("arm_paths", "Paths on which the arm is held to be the best.", ("group", "dimension", "arm"))
+    best = gauge("arm_paths", "Paths on which the arm is held to be the best.", ("group", "dimension", "arm"))
     for dimension, names, chosen in zip(snapshot.dimensions, snapshot.arms, snapshot.chosen, strict=True):
         for group, row in zip(snapshot.groups, chosen, strict=True):
             for arm, count in zip(names, row, strict=True):
@@ -130,7 +126,7 @@ def arms(snapshot: Snapshot) -> Iterator[Metric]:
 def chosen_values(snapshot: Snapshot) -> Iterator[Metric]:
     """The chosen arms as people speak of them: segments, and algorithms."""
     position = {name: number for number, name in enumerate(snapshot.dimensions)}
-    windows = _gauge(
+    windows = gauge(
         "initial_window_segments", "Mean over the group's paths of the chosen initial window.", ("group",)
     )  # fmt: skip
     kernel = constants()["INITIAL_WINDOW_KERNEL"]
@@ -142,7 +138,7 @@ def chosen_values(snapshot: Snapshot) -> Iterator[Metric]:
             windows.add_metric((group,), float(counts @ segments / counts.sum()))
     yield windows
 
-    algorithms = _gauge(
+    algorithms = gauge(
         "congestion_control_selected",
         "Paths on which the congestion control is held to be the best; arm 0 is the host's own.",
         ("group", "congestion_control"),
@@ -157,12 +153,12 @@ def chosen_values(snapshot: Snapshot) -> Iterator[Metric]:
 
 def decisions(snapshot: Snapshot) -> Iterator[Metric]:
     """What the controllers did."""
-    changes = _counter(
+    changes = counter(
         "decisions",
         "Changes of the arm held to be the best on a path: up is away from the kernel's default.",
         ("controller", "action"),
     )
-    failures = _counter("controller_failures", "Steps in which a controller failed.", ("controller",))
+    failures = counter("controller_failures", "Steps in which a controller failed.", ("controller",))
     for dimension, law in zip(snapshot.dimensions, snapshot.laws, strict=True):
         controller = f"{dimension}_{law}"
         for action in ACTIONS:
@@ -170,113 +166,6 @@ def decisions(snapshot: Snapshot) -> Iterator[Metric]:
         failures.add_metric((controller,), float(snapshot.controller_failures.get(dimension, 0)))
     yield changes
     yield failures
-
-
-def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
-    """What the BPF programs set, left alone and lost, and what they cost."""
-    sets = _counter("option_sets", "Socket options set on connections.", ("option",))
-    failures = _counter("option_set_failures", "Socket options that the kernel refused.", ("option",))
-    for dimension in DIMENSIONS:
-        sets.add_metric((OPTIONS[dimension],), float(snapshot.counters[f"set_{dimension}"]))
-        failures.add_metric((OPTIONS[dimension],), float(snapshot.counters[f"failed_{dimension}"]))
-    sets.add_metric((PACING,), float(snapshot.counters["set_rate"]))
-    failures.add_metric((PACING,), float(snapshot.counters["failed_rate"]))
-    yield sets
-    yield failures
-
-    untouched = _counter(
-        "connections_untouched",
-        "Connections on which nothing was set, or one dimension was left alone, and why (lease_lapsed: or a dry run).",
-        ("reason",),
-    )
-    for name, count in snapshot.counters.items():
-        if name.startswith("left_"):
-            untouched.add_metric((name.removeprefix("left_"),), float(count))
-    yield untouched
-    apart = _counter(
-        "connections_out_of_comparison",
-        "Connections not compared in the dimension: a request was granted, the application chose, or setting failed.",
-        ("dimension",),
-    )
-    for dimension, count in zip(snapshot.dimensions, snapshot.out_of_comparison, strict=True):
-        apart.add_metric((dimension,), float(count))
-    yield apart
-
-    yield from extensions(snapshot)
-    yield from adoption(snapshot)
-    rows = _counter("rows_lost", "Statistics not kept because the table of rows was full (sampling.rows).")
-    rows.add_metric((), float(snapshot.counters["lost_rows_full"]))
-    yield rows
-    unmeasured = _counter("connections_unmeasured", "Connections left alone because the kernel had no memory for them.")
-    unmeasured.add_metric((), float(snapshot.counters["lost_no_storage"]))
-    yield unmeasured
-
-    entries = _gauge("bpf_map_entries", "Entries in use; of rows: those of the last sample.", ("map",))
-    capacity = _gauge("bpf_map_capacity_entries", "Entries that the map has room for.", ("map",))
-    for name, (used, room) in snapshot.map_entries.items():
-        entries.add_metric((name,), float(used))
-        capacity.add_metric((name,), float(room))
-    yield entries
-    yield capacity
-
-    attached = _gauge("bpf_program_attached", "1 while the program is attached to a cgroup.", ("program",))
-    hint = "counted while the sysctl kernel.bpf_stats_enabled is 1"
-    runs = _counter("bpf_program_runs", f"Runs of the program; {hint}.", ("program",))
-    seconds = _counter("bpf_program_run_seconds", f"Time the program ran; {hint}.", ("program",))
-    for program, (count, nanoseconds) in snapshot.programs.items():
-        attached.add_metric((program,), float(bool(snapshot.attached)))
-        runs.add_metric((program,), float(count))
-        seconds.add_metric((program,), nanoseconds / 1e9)
-    yield attached
-    yield runs
-    yield seconds
-
-
-def extensions(snapshot: Snapshot) -> Iterator[Metric]:
-    """The TCP options: what was sent, heard, granted, and refused for which reason."""
-    texts = {
-        "sent": "Options written into segments.",
-        "no_room": "Options left out because the segment had no room for them.",
-        "received": "Options of peers that were understood.",
-        "granted": "Requests of peers that were granted, and user timeouts set.",
-    }
-    for outcome, text in texts.items():
-        metric = _counter(f"extension_{outcome}", text, ("extension",))
-        for (extension, happened), count in snapshot.extensions.items():
-            if happened == outcome:
-                metric.add_metric((extension,), float(count))
-        yield metric
-    unkept = _counter(
-        "syns_not_kept",
-        "Connections whose SYN the kernel had not kept, so that requests in it were not seen: SYN cookies, a listener "
-        "older than the agent, or a simultaneous open. Counted while options are configured.",
-    )
-    unkept.add_metric((), float(snapshot.counters["syn_not_kept"]))
-    yield unkept
-    rejected = _counter("extension_rejected", "Options of peers that changed nothing.", ("extension", "reason"))
-    for (extension, happened), count in snapshot.extensions.items():
-        if happened.startswith("refused_"):
-            rejected.add_metric((extension, happened.removeprefix("refused_")), float(count))
-    yield rejected
-
-
-def adoption(snapshot: Snapshot) -> Iterator[Metric]:
-    """Sockets older than the agent."""
-    adopted = _counter("sockets_adopted", "Sockets older than the agent that it took over.", ("kind",))
-    for kind in ("listener", "connection"):
-        adopted.add_metric((kind,), float(snapshot.counters[f"adopted_{kind}"]))
-    yield adopted
-    left = _counter("sockets_unadopted", "Sockets older than the agent that it left alone.", ("reason",))
-    for reason in ("other_cgroup", "loopback"):
-        left.add_metric((reason,), float(snapshot.sockets_left.get(reason, 0)))
-    for name, count in snapshot.counters.items():
-        if name.startswith("unadopted_"):
-            left.add_metric((name.removeprefix("unadopted_"),), float(count))
-    yield left
-    obstacles = _gauge("adoption_obstacle", "1 for what keeps sockets older than the agent from it.", ("reason",))
-    for reason in OBSTACLES:
-        obstacles.add_metric((reason,), float(reason == snapshot.adoption_obstacle))
-    yield obstacles
 
 
 def health(snapshot: Snapshot) -> Iterator[Metric]:
@@ -294,13 +183,13 @@ def health(snapshot: Snapshot) -> Iterator[Metric]:
         ("config_last_reload_successful", "1 when the last load of it was good.", now.reload_successful),
         ("config_last_reload_success_timestamp_seconds", "When what is in force was loaded.", now.reload_time),
     ):
-        family = _gauge(name, text)
+        family = gauge(name, text)
         family.add_metric((), float(value))
         yield family
-    failures = _counter("sample_failures", "Samples and decisions that failed.")
+    failures = counter("sample_failures", "Samples and decisions that failed.")
     failures.add_metric((), float(now.sample_failures))
     yield failures
-    unsaved = _counter("state_save_failures", "Times that what was learnt could not be saved.")
+    unsaved = counter("state_save_failures", "Times that what was learnt could not be saved.")
     unsaved.add_metric((), float(now.state_failures))
     yield unsaved
     yield InfoMetricFamily(
