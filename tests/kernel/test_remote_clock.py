@@ -14,6 +14,7 @@ from agent.lab.lab import Lab
 from agent.lab.spec import AckBurst, LinkSpec, PathSpec
 from agent.lab.workload import Transfer
 from agent.loader import Loader, map_sizes
+from agent.rules import packed
 
 COUNT = 8
 SIZE = 50_000  # bytes: a window of 40 segments holds it
@@ -44,7 +45,7 @@ def compared(timestamps: bool) -> dict[str, float]:
         seen = dict(zip(PATHS, lab.run(objects), strict=True))
         time.sleep(2.5)  # until the last rows have been read
         counts = fixed.counts()
-        keys = {name: b"\0" * 10 + b"\xff\xff" + lab.network(name).network_address.packed for name in PATHS}
+        keys = {name: packed(lab.network(name).network_address) for name in PATHS}
     apart = {}
     for name, completions in seen.items():
         found = counts[keys[name]]

@@ -7,9 +7,10 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from agent.lab.paper.ack import BATCH_MBPS, ack_links, batches
+from agent.lab.paper.ack import ack_links, loads
 from agent.lab.paper.ack_result import STRATEGIES, Measured, pooled_table, verdicts
 from agent.lab.ratios import Ratio
+from agent.lab.side_by_side import MOST_MBPS, batches
 
 BASELINE, _, JUDGED, _ = STRATEGIES
 
@@ -30,11 +31,11 @@ def link(acks: float, mbps: float, seconds: float) -> dict[str, Measured]:
 def test_every_link_is_in_one_batch_that_the_emulator_can_carry() -> None:
     links = ack_links()
     assert len(links) == 20
-    found = batches(links)
+    found = batches(loads(links))
     assert sorted(chain(*found)) == sorted(links)
     for batch in found:
         rates = [links[name].spec.down.rate_mbps or 0 for name in batch]
-        assert len(batch) == 1 or sum(rates) <= BATCH_MBPS
+        assert len(batch) == 1 or sum(rates) <= MOST_MBPS
 
 
 def test_objects_leave_a_link_half_empty() -> None:

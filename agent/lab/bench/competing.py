@@ -18,6 +18,7 @@ from agent.lab.findings.model import Column, Found, Progress, Table
 from agent.lab.jobs import Job, wait_all
 from agent.lab.lab import Lab
 from agent.lab.ratios import Ratio, geometric_mean, paired_ratio
+from agent.lab.side_by_side import MOST_MBPS, batches
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer
 
@@ -31,7 +32,6 @@ _SHARE = 0.25  # of the path that the objects ask for
 _SLOT = 8.0  # seconds: one life of the other flow
 _LEARNING, _COUNTED = 6, 6  # slots
 _QUICK_LEARNING, _QUICK_COUNTED = 2, 2
-_CAPACITY_MBPS = 60.0  # of links filled to the brim at the same time
 _ENDED = 60.0  # seconds an object may take
 
 Cell = Mapping[str, Any]
@@ -39,16 +39,16 @@ Cell = Mapping[str, Any]
 
 def contested(paths: Mapping[str, PathSpec]) -> dict[str, PathSpec]:
     """The paths that can be filled to the brim twice without asking too much of the emulator."""
-    return {name: spec for name, spec in paths.items() if 0 < _mbps(spec) <= _CAPACITY_MBPS / len(_CONTENDERS)}
+    return {name: spec for name, spec in paths.items() if 0 < _mbps(spec) <= MOST_MBPS / len(_CONTENDERS)}
 
 
 def compete(paths: Mapping[str, PathSpec], *, quick: bool, seed: int, progress: Progress) -> list[dict[str, Any]]:
     """The other flow's Mb/s on every path, by contender, a number a slot. Raises LabError."""
     slots = _QUICK_LEARNING + _QUICK_COUNTED if quick else _LEARNING + _COUNTED
-    batches = _batches(paths)
-    progress.begin(f"{COMPETING}, {len(paths)} paths", slots * len(batches))
+    together = batches({name: len(_CONTENDERS) * _mbps(spec) for name, spec in paths.items()})
+    progress.begin(f"{COMPETING}, {len(paths)} paths", slots * len(together))
     cells = []
-    for batch in batches:
+    for batch in together:
         chosen = {name: paths[name] for name in batch}
         with Lab(networks_of(chosen, _CONTENDERS), seed=seed) as lab, AgentProcess(lab, _settings(lab, chosen)):
             found: dict[str, dict[str, list[float]]] = {name: {each.name: [] for each in _CONTENDERS} for name in batch}
@@ -119,20 +119,6 @@ def _times(paths: Mapping[str, PathSpec], keys: Sequence[tuple[str, str]]) -> li
         interval = _OBJECT * 8e-6 / (_SHARE * _mbps(paths[name]))
         found += [(now + interval * (turn + 0.5), (name, contender)) for turn in range(int(_SLOT / interval))]
     return sorted(found)
-
-
-def _batches(paths: Mapping[str, PathSpec]) -> list[list[str]]:
-    """Names of paths to be filled at the same time."""
-    found: list[list[str]] = []
-    left = 0.0
-    for name, spec in paths.items():
-        load = len(_CONTENDERS) * _mbps(spec)
-        if load > left:
-            found.append([])
-            left = _CAPACITY_MBPS
-        found[-1].append(name)
-        left -= load
-    return found
 
 
 def _mbps(spec: PathSpec) -> float:

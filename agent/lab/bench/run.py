@@ -24,6 +24,7 @@ from agent.lab.bench.workloads import Plan, Workload, changed, plan_for
 from agent.lab.lab import Lab
 from agent.lab.spec import PathSpec
 from agent.lab.workload import Transfer
+from agent.rules import packed
 
 __all__ = ["Cell", "Run", "connections", "run_cells"]
 
@@ -260,21 +261,21 @@ class _Stage:
         self._fixed.choose(self._network(ticket.path, ticket.contender), nearest, ticket.contender.algorithm)
 
     def note_learned(self) -> None:
-        threading.Event().wait(_SETTLE)
+        time.sleep(_SETTLE)
         for key, counts in self._counts().items():
             self._runs[key].counts_learned = counts
 
     def _counts(self) -> dict[tuple[str, str], dict[str, float]]:
         found = self._fixed.counts()
         keys = {
-            b"\0" * 10 + b"\xff\xff" + self._network(name, each).network_address.packed: (name, each.name)
+            packed(self._network(name, each).network_address): (name, each.name)
             for name in self._paths
             for each in self._contenders
         }
         return {keys[address]: counts for address, counts in found.items() if address in keys}
 
     def cells(self) -> list[Cell]:
-        threading.Event().wait(_SETTLE)
+        time.sleep(_SETTLE)
         for key, counts in self._counts().items():
             run = self._runs[key]
             run.counts = {name: value - run.counts_learned.get(name, 0) for name, value in counts.items()}

@@ -18,17 +18,17 @@ from agent.lab.lab import Lab, PathCounters
 from agent.lab.paper.ack_result import STRATEGIES, Measured, ack_figures, ack_table, pooled_table, verdicts
 from agent.lab.paper.agents import Agents, both_agents
 from agent.lab.paths import load_paths
+from agent.lab.side_by_side import batches
 from agent.lab.spec import FULL_PACKET, LinkSpec, PathSpec
 from agent.lab.workload import Completion, Transfer
 
-__all__ = ["BATCH_MBPS", "ack_links", "batches", "measure_ack"]
+__all__ = ["ack_links", "loads", "measure_ack"]
 
 _OBJECT = 100_000  # bytes
 _OBJECT_RTTS = 5  # about what an object takes
 _TIMEOUT = 60.0  # seconds for an object, and its time if it fails
 _LOAD = 0.5  # of the link, at most, by objects
 _MOST_OBJECTS = 8  # at a time
-BATCH_MBPS = 60.0  # links measured side by side; more is too much for the emulator beside everything else
 _ENDLESS = 1 << 50  # bytes
 _BEFORE_CUT = 0.2  # seconds
 _GRANTED = 0.8  # of the connections that ask, at least: a SYN-ACK that is sent again goes without options
@@ -59,18 +59,10 @@ def ack_links() -> dict[str, _Link]:
     return links
 
 
-def batches(links: Mapping[str, _Link]) -> list[list[str]]:
-    """Names of links to be measured side by side."""
-    found: list[list[str]] = []
-    left = BATCH_MBPS
-    for name, link in sorted(links.items(), key=lambda item: item[1].spec.down.rate_mbps or 0.0):
-        rate = link.spec.down.rate_mbps or 0.0
-        if not found or rate > left:
-            found.append([])
-            left = BATCH_MBPS
-        found[-1].append(name)
-        left -= rate
-    return found
+def loads(links: Mapping[str, _Link]) -> dict[str, float]:
+    """Mb/s of every link, the slowest first."""
+    rates = {name: link.spec.down.rate_mbps or 0.0 for name, link in links.items()}
+    return dict(sorted(rates.items(), key=lambda item: item[1]))
 
 
 def measure_ack(progress: Progress, *, quick: bool) -> Found:
@@ -78,7 +70,7 @@ def measure_ack(progress: Progress, *, quick: bool) -> Found:
     began = time.monotonic()
     rounds, seconds = (1, 3.0) if quick else (4, 5.0)
     links = {name: link for name, link in ack_links().items() if not quick or name in _QUICK}
-    together = batches(links)
+    together = batches(loads(links))
     found = {name: {strategy: Measured() for strategy in STRATEGIES} for name in links}
     progress.begin("ack", rounds * len(STRATEGIES) * len(together))
     order = list(STRATEGIES)
