@@ -60,11 +60,21 @@ class Match:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What a configuration means: groups, rules, dimensions, most paths and the host's congestion control; and the
-    tables of the options."""
+class _Meaning:
+    """What evidence is about; where it is another, evidence begins anew, with what still means the same."""
 
-    meaning: tuple[tuple[str, ...], tuple[Rule, ...], tuple[Dimension, ...], int, str]
+    groups: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    dimensions: tuple[Dimension, ...]
+    most_paths: int
+    host_congestion: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a configuration comes to: its meaning, and the tables of the options."""
+
+    meaning: _Meaning
     sends: Array
     honoured: Array
     algorithms: Array
@@ -86,12 +96,12 @@ class Tuner:
         self.journal = journal
         self.dry_run = dry_run
         self.generation = 0
-        self.changes = Changes(journal, lambda row: (self.name(row), self.groups[self.group(row)]))
+        self.changes = Changes(journal, self.named)
         self.override: Override | None = None
         self.failures: dict[str, int] = {}
         self.last_rows = 0
         self.policy_capacity = map_sizes(config)["POLICY_ENTRIES"]
-        self._meaning: tuple[object, ...] | None = None
+        self._meaning: _Meaning | None = None
         self.knowledge: Knowledge | None = None
         self._taught: Knowledge | None = None
         keep_large_arrays_out()
@@ -135,20 +145,19 @@ class Tuner:
 
     def _plan(self, config: Config) -> _Plan:
         """Everything about a configuration that can be refused."""
-        algorithms = features.algorithms()
+        algorithms, host_congestion = features.algorithms(), features.host_congestion()
         found = rules(config.paths, config.groups)
         if len(found) + config.paths.max + most_networks(config.paths.max) > self.policy_capacity:
             raise UsageError("paths.rules: more networks than there is room for; restart: systemctl restart tcptuned")
         return _Plan(
-            meaning=(
-                config.groups,
-                found,
-                dimensions(
-                    config, algorithms=algorithms, host_congestion=features.host_congestion(),
-                    paces=features.tells_pacing(),
+            meaning=_Meaning(
+                groups=config.groups,
+                rules=found,
+                dimensions=dimensions(
+                    config, algorithms=algorithms, host_congestion=host_congestion, paces=features.tells_pacing()
                 ),
-                config.paths.max,
-                features.host_congestion(),
+                most_paths=config.paths.max,
+                host_congestion=host_congestion,
             ),
             sends=sends_table(config, self.kernel.sends),
             honoured=honoured_keys(config, self.kernel.prefix_key),
@@ -159,13 +168,14 @@ class Tuner:
         config, kernel, meaning = self.config, self.kernel, plan.meaning
         if meaning != self._meaning:
             self._meaning = meaning
-            self.groups, self.rules, self.dimensions, most, self.host_congestion = meaning
+            self.groups, self.rules, self.dimensions = meaning.groups, meaning.rules, meaning.dimensions
+            self.host_congestion = meaning.host_congestion
             self.generation = (self.generation + 1) % 256
             self.store = EvidenceStore(
-                self.dimensions, groups=len(self.groups), most_paths=most, half_life=config.control.half_life,
-                dry_run=self.dry_run,
+                self.dimensions, groups=len(self.groups), most_paths=meaning.most_paths,
+                half_life=config.control.half_life, dry_run=self.dry_run,
             )  # fmt: skip
-            self.networks = Networks(self.rules, self.store, most=most_networks(most))
+            self.networks = Networks(self.rules, self.store, most=most_networks(meaning.most_paths))
             self._taught = None
             self.guarding = Guarding(self.store)
             self.totals = Totals(self.dimensions, len(self.groups))
@@ -186,16 +196,16 @@ class Tuner:
         kernel.publish_arms(arm_table(self.dimensions, kernel.arm))
         kernel.publish_extensions(plan.sends, plan.algorithms, plan.honoured, self._honoured)
         self._honoured = plan.honoured
+        options = control_fields(config, plan.sends)
         kernel.control(
             initial_window_max=config.initial_window.max,
             # net/core/filter.c takes more than TCP_TIMEOUT_MIN, which is two ticks (include/net/tcp.h)
             ack_delay_min_us=2 * features.jiffy_us() + 1,
             generation=self.generation,
             observe_only=self.dry_run,
-            **control_fields(config, plan.sends),
+            **options,
             host_congestion=self.host_congestion.encode("ascii"),
         )
-        options = control_fields(config, plan.sends)
         self.adoption.call(listeners=(options["honours"] or options["extends"]) and not self.dry_run)
         self.decide(time.monotonic())
 
@@ -254,7 +264,7 @@ class Tuner:
         events = self.guarding.step(now)
         rows, networks = self.decider.step(now)
         # Before what may fail.
-        for entry in self.guarding.entries(events, lambda row: (self.name(row), self.groups[self.group(row)])):
+        for entry in self.guarding.entries(events, self.named):
             self.journal.write(entry)
         self._publish(rows, networks)
         if not self.dry_run:  # what was treated before a dry run is no match for what is left alone now
@@ -273,6 +283,10 @@ class Tuner:
             return f"group {self.groups[row]}"
         identity = self.store.identity[row]
         return network_name(identity["address"].tobytes(), int(identity["bits"]))
+
+    def named(self, row: int) -> tuple[str, str]:
+        """The names of a row and of its group."""
+        return self.name(row), self.groups[self.group(row)]
 
     def group(self, row: int) -> int:
         """The group's number of a row."""

@@ -30,6 +30,8 @@ def test_all_is_decided_and_nothing_applied(tmp_path: Path) -> None:
         assert sum(arm["connections"] for arm in windows()[1:]) == 0
         lab.fetch("path", size=100_000, count=13)
         assert agent.settled("connections_observed_total", 30) == 30
+        assert agent.value("connections_treated_total") == 0
         assert agent.value("option_sets_total") == 0
+        assert agent.value("dry_run") == 1
         assert agent.value("paths") == 1
         assert agent.explain(address)["applied"] == "nothing: this is a dry run"

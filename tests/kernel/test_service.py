@@ -65,15 +65,6 @@ def test_a_stopped_agent_loses_its_lease(lab: Lab, tmp_path: Path) -> None:
         assert agent.settled("connections_treated_total", 18) == 18
 
 
-def test_a_dry_run_applies_nothing(lab: Lab, tmp_path: Path) -> None:
-    with RunningAgent(lab, configuration(lab, tmp_path), arguments=["--dry-run"]) as agent:
-        lab.fetch("path", size=100_000, count=17)
-        assert agent.settled("connections_observed_total", 17) == 17
-        assert agent.value("connections_treated_total") == 0
-        assert agent.value("option_sets_total") == 0
-        assert agent.value("dry_run") == 1
-
-
 def test_runs_as_another_user_with_two_capabilities(lab: Lab, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "state").mkdir()
