@@ -287,6 +287,19 @@ def test_an_applications_own_rate_stands(lab: Lab, kernel: Kernel) -> None:
         lab.listen(ServerOptions())
 
 
+def test_where_something_is_paced_an_applications_rate_counts_for_no_arm(lab: Lab, kernel: Kernel) -> None:
+    """Or the arms without pacing would answer for those connections, and the paced ones would not."""
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=1, rate=1_000_000)
+    try:
+        lab.listen(ServerOptions(listener={"max_pacing_rate": 3_000_000}))
+        assert congestion(lab) == {"cubic"}
+    finally:
+        lab.listen(ServerOptions())
+    keys, _ = rows(kernel)
+    assert set(keys["arms"][:, CONGESTION].tolist()) == {constants()["ARM_NONE"]}
+    assert congestion(lab) == {"bbr"}
+
+
 def test_the_rate_that_is_seen_is_the_paths(lab: Lab, kernel: Kernel) -> None:
     """100 Mb/s are 12.07 MB of data a second in segments of 1,448 bytes and packets of 1,500."""
     policy(kernel, ip_network("10.77.0.0/16"))
