@@ -92,6 +92,7 @@ def command_line() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(function=function)
+        _verbose_option(sub, default=argparse.SUPPRESS)
         if name == "completion":
             sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
         elif name == "man":
@@ -109,6 +110,7 @@ def _verbose_option(parser: argparse.ArgumentParser, *, default: object) -> None
 
 def _bench_parser(bench: argparse.ArgumentParser) -> None:
     bench.set_defaults(function=_bench)
+    _verbose_option(bench, default=argparse.SUPPRESS)
     bench.add_argument(
         "--only", action="extend", type=_names, default=[], metavar="ID,...", help="paths by their ids (default: all)",
     )  # fmt: skip

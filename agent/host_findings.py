@@ -87,7 +87,7 @@ def _congestion(config: Config) -> Iterator[Finding]:
                 text += "; it paces by itself, the fq queueing discipline is not needed (since 4.13)"
             yield Finding(f"congestion control {name}", "ok", "registered", text)
             continue
-        if name == "dctcp":
+        if name == "dctcp" and name in present:
             yield Finding(f"congestion control {name}", "ok", "registered", "granted to peers that ask, never tried")
             continue
         if name in present:

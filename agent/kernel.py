@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,13 @@ import numpy as np
 
 from agent import cgroups, libbpf
 from agent.bpf_source import constants, counter_names, outcome_names
+from agent.errors import KernelError
 from agent.libbpf import Array
 from agent.loader import Map, Objects
 
 __all__ = ["EXTENSIONS", "Kernel", "possible_processors"]
+
+logger = logging.getLogger(__name__)
 
 # The options in the kernel's order (bpf/consts.h, EXTENSION_*).
 EXTENSIONS = ("user_timeout", "congestion_request", "window_request", "ack_request", "ack_announcement")
@@ -102,12 +105,18 @@ class Kernel:
             del self.attached[folder]
         anew = []
         for folder in self._wanted:
-            if folder not in self.attached and cgroups.number(folder):
-                with contextlib.suppress(FileNotFoundError):  # gone again
-                    self._attach(folder)
-                    anew.append(folder)
-        if anew:
-            self.watch_packets(self._packets)
+            if folder in self.attached or not cgroups.number(folder):
+                continue
+            try:
+                self._attach(folder)
+            except (OSError, KernelError) as error:  # gone again, or somebody does not let us: the others go on
+                logger.warning("%s was made anew, but cannot be attached to: %s", folder, error)
+                continue
+            anew.append(folder)
+        if not self._wanted:  # detached meanwhile, at the end
+            self.detach()
+        elif self._packets:
+            self.watch_packets(True)
         return anew
 
     def notice_detached(self) -> bool:

@@ -56,7 +56,8 @@ def _readable(key: str, path: Path) -> Path:
     """`path`, once it is known that opening it neither fails nor waits."""
     try:
         if not path.is_file():
-            raise TlsFault(key, f"{path} {'is not a regular file' if path.exists() else 'does not exist'}; name another")
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise TlsFault(key, f"{path} {what}; name another")
         with path.open("rb"):
             return path
     except PermissionError:

@@ -69,7 +69,7 @@
 /* A gap between two signs of life longer than two round trips and this is a pause, not a slow network:
  * 50 ms is above the usual delayed ACK of 40 ms. */
 #define PAUSE_SLACK_US 50000
-#define MISSED_US 1000000 /* and two round trips: a segment is missed after less, unless the RTT varies widely */
+#define MISSED_US 1000000 /* and some round trips: a segment is missed after less, unless the RTT varies widely */
 #define RTO_MIN_US 200000 /* include/net/tcp.h, TCP_RTO_MIN */
 /* Shorter transfers end within the default's first window and say nothing about any window; about algorithms neither,
  * unless even these get lost: where most are that short a policy may ask for them. */

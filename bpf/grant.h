@@ -93,7 +93,7 @@ static __always_inline void grant(struct bpf_sock_ops *skops, const struct contr
                                   u64 now)
 {
     union request_option asked = *option;
-    int outcome, refused = 0;
+    int outcome, refused = 0, granted = 0;
 
     /* A server asks for nothing but ACKs. */
     if (side == SIDE_ACTIVE)
@@ -109,22 +109,25 @@ static __always_inline void grant(struct bpf_sock_ops *skops, const struct contr
         outcome = refused ? refused
                           : grant_ack(skops, settings, connection, asked.ack_segments, asked.ack_divisor);
         count_extension(EXTENSION_ACK, outcome);
+        granted |= outcome == OUTCOME_GRANTED;
     }
     if (asked.window) {
         outcome = refused ? refused : grant_window(skops, settings, policy, asked.window, window);
         count_extension(EXTENSION_WINDOW, outcome);
+        granted |= outcome == OUTCOME_GRANTED;
         if (outcome == OUTCOME_GRANTED)
             connection->key.arms[DIMENSION_INITIAL_WINDOW] = ARM_GRANTED;
     }
     if (asked.congestion) {
         outcome = refused ? refused : grant_congestion(skops, connection, asked.congestion);
         count_extension(EXTENSION_CONGESTION, outcome);
+        granted |= outcome == OUTCOME_GRANTED;
         if (outcome == OUTCOME_GRANTED)
             connection->key.arms[DIMENSION_CONGESTION] = ARM_GRANTED;
     }
     /* The control group has the kernel's defaults and nothing else. Of the treated nobody is compared with it who was
      * granted anything, or it would be with who asks and who does not (agent/evidence.py). */
-    if (!refused && connection->key.treatment == TREATMENT_HOLDOUT)
+    if (granted && connection->key.treatment == TREATMENT_HOLDOUT)
         connection->key.treatment = TREATMENT_OBSERVED;
 }
 

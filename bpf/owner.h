@@ -21,7 +21,7 @@ static __always_inline void remember_choice(struct bpf_sockopt *call)
     connection->chose_user_timeout |= call->optname == OPTION_USER_TIMEOUT;
     connection->chose_congestion |= call->optname == OPTION_CONGESTION;
     /* Chosen in the middle of a connection, it ends our part in the comparison. */
-    if (connection->chose_congestion)
+    if (connection->chose_congestion && connection->key.arms[DIMENSION_CONGESTION] != ARM_GRANTED)
         connection->key.arms[DIMENSION_CONGESTION] = ARM_NONE;
 }
 

@@ -68,7 +68,13 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     u32 remote[4], local[4];
 
     settings = control.lookup(&zero.value);
-    if (!settings || !settings->extends || !may_apply(settings, now) || !sk)
+    if (!settings || !settings->extends || !sk)
+        return;
+    /* Of a connection that the socket had before. */
+    connection = connections.sk_storage_get(sk, 0, 0);
+    if (connection)
+        connection->options_sent = 0;
+    if (!may_apply(settings, now))
         return;
     read_addresses(skops, remote, local);
     if (is_local(remote, local))
@@ -87,7 +93,6 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
         return;
     connection->group = policy->group;
     connection->extends = 1;
-    connection->options_sent = 0;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
     if (!sent->window)
         return;

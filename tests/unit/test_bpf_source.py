@@ -25,7 +25,7 @@ def test_what_the_kernel_side_takes_for_granted() -> None:
     for name in ("ARMS", "RTT_ROOM"):
         assert found[name] & (found[name] - 1) == 0, f"{name} is used as a mask"
     assert found["GROUPS"] <= 256  # a byte
-    assert found["ARMS"] <= found["ARM_NONE"]
+    assert found["ARMS"] <= found["ARM_GRANTED"] < found["ARM_NONE"]
     assert found["RTT_SLOTS"] <= found["RTT_ROOM"]
 
 
