@@ -41,13 +41,18 @@ class Adoption:
         self._kernel = kernel
         self._seen: set[int] = set()
         self._called = False
-        self._listeners = False
+        self._listeners: frozenset[str] = frozenset()
         self._connections = True
         self.obstacle = kernel.no_iterator
         self.left: Counter[str] = Counter()
 
-    def call(self, *, listeners: bool) -> None:
-        """Asks for adoption: of open connections the first time, of listeners if there are options to hear or send."""
+    def call(self, listeners: frozenset[str]) -> None:
+        """Asks for adoption: of open connections the first time, of listeners if something is wanted of these.
+
+        Where more is wanted than before, those adopted already are adopted again.
+        """
+        if listeners - self._listeners:
+            self._seen.clear()
         self._called, self._listeners = True, listeners
 
     def again(self) -> None:
@@ -77,7 +82,7 @@ class Adoption:
         limits, before = constants(), self._kernel.counters()
         ours = set().union(*(cgroups.ids_below(folder) for folder in self._kernel.attached))
         cookies, kinds = [], []
-        for each in tcp_sockets(listening=self._listeners, connected=self._connections):
+        for each in tcp_sockets(listening=bool(self._listeners), connected=self._connections):
             if each.cookie in self._seen:
                 continue
             if each.listening:

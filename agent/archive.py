@@ -137,7 +137,10 @@ def _parse(view: memoryview) -> tuple[dict[str, Any], dict[str, Array]]:
         raise DamagedError("its arrays are not as long as its header says")
     arrays = {}
     for (name, (kind, shape)), size in zip(shapes.items(), sizes, strict=True):
-        arrays[name] = np.frombuffer(view[begin : begin + size], kind).reshape(shape)
+        try:
+            arrays[name] = np.frombuffer(view[begin : begin + size], kind).reshape(shape)
+        except ValueError:  # of no size, but longer than numpy counts
+            raise DamagedError("its header is malformed") from None
         arrays[name].flags.writeable = False
         begin += size
     return facts, arrays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from agent.config_types import ALGORITHMS
 from agent.libbpf import Array
 from agent.rules import MAPPED_BITS, packed
 
-__all__ = ["algorithm_table", "control_fields", "honoured_keys", "sends_table", "user_timeout_value"]
+__all__ = [
+    "algorithm_table", "control_fields", "honoured_keys", "sends_table", "user_timeout_value",
+    "wanted_of_listeners",
+]  # fmt: skip
 
 _LARGEST_SECONDS = 0x7FFF
 _MINUTES = 0x8000
@@ -76,3 +79,12 @@ def control_fields(config: Config, sends: Array) -> dict[str, Any]:
         "user_timeout_min_ms": round(extensions.user_timeout.min * 1000),
         "user_timeout_max_ms": round(extensions.user_timeout.max * 1000),
     }
+
+
+def wanted_of_listeners(fields: Mapping[str, Any]) -> frozenset[str]:
+    """What listeners have to do for the options, by `control_fields` (bpf/owner.h): keep SYNs, write into SYN-ACKs."""
+    wanted = {
+        "syns": fields["honours"] or fields["extends"],
+        "synacks": fields["extends"] or (fields["honours"] and fields["thinning_max"]),
+    }
+    return frozenset(name for name, needed in wanted.items() if needed)

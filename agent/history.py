@@ -136,6 +136,7 @@ def _sound(section: Section) -> _Rows | None:
     whole = end.dtype.str == "<f8" and group.dtype.str == "<u2" and values.dtype.str == "<f4"
     if not whole or end.ndim != 1 or group.shape != end.shape or values.shape != (len(end), len(columns)):
         return None
+    end, group, values = (array[-MOST_ROWS:] for array in (end, group, values))
     if not np.isfinite(end).all() or (np.diff(end) < 0).any() or (group >= len(names)).any():
         return None
     found = np.full((len(end), len(COLUMNS)), np.nan, np.float32)

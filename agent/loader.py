@@ -7,11 +7,11 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.child import environment, module_command
 from agent.config_extensions import MOST_HONOURED
 from agent.errors import CompileError, UsageError
 
@@ -99,8 +99,9 @@ class Loader:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
         with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "agent.bcc_child", str(theirs.fileno()), source, json.dumps(defines)],
+                module_command("agent.bcc_child", str(theirs.fileno()), source, json.dumps(defines)),
                 pass_fds=[theirs.fileno()],
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )

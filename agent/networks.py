@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.evidence import EvidenceStore
 from agent.libbpf import Array
-from agent.rules import MAPPED_BITS, Rule, governing, masked, network_name
+from agent.rules import MAPPED_BITS, Rule, are_ipv4, governing, masked, network_name
 from controllers.base import Prior
 from controllers.fleet import Experience, experience
 from controllers.inheritance import GROUP, NETWORK, STATISTICS, Pooled, inherit, lent, pooled
@@ -42,6 +42,11 @@ class Lesson:
         theirs. Those of other networks do not count."""
         ours = np.isin(parents, self.networks)
         _add(self.sums, np.searchsorted(self.networks, parents[ours]), statistics[ours])
+
+
+def _network_bits(addresses: Array) -> Array:
+    """How long the networks above these addresses (any, 16 bytes) are, (any,); the paths' length does not tell."""
+    return np.where(are_ipv4(addresses), IPV4_BITS, IPV6_BITS)
 
 
 class Networks:
@@ -97,8 +102,7 @@ class Networks:
         paths = self._store.identity[rows]
         rule = governing(paths["address"], self._rules)
         rule_bits = np.array([one.bits for one in self._rules])[rule]
-        ipv4 = paths["bits"] >= MAPPED_BITS
-        bits = np.where(ipv4, IPV4_BITS, IPV6_BITS)
+        bits = _network_bits(paths["address"])
         wanted = np.zeros(len(rows), _IDENTITY)
         wanted["address"], wanted["bits"] = masked(paths["address"], bits), bits
         wanted["group"], wanted["path_bits"], wanted["rule"] = paths["group"], paths["bits"], rule_bits >= bits
@@ -127,14 +131,15 @@ class Networks:
 
     def above(self, address: bytes, rule: Rule) -> int | None:
         """The number of the network above the path of an address that `rule` governs, if it is known."""
-        bits = IPV4_BITS if rule.path_bits >= MAPPED_BITS else IPV6_BITS
-        network = masked(np.frombuffer(address, np.uint8)[None], np.array([bits]))[0].tobytes()
-        return self._index.get(network + bytes([bits, rule.group, rule.bits >= bits]))
+        known = np.frombuffer(address, np.uint8)[None]
+        bits = _network_bits(known)
+        network, length = masked(known, bits)[0].tobytes(), int(bits[0])
+        return self._index.get(network + bytes([length, rule.group, rule.bits >= length]))
 
     def of_rule(self, rule: Rule) -> int | None:
         """The number of the network that a rule lies in, or is; None if it is wider, or nothing is known."""
-        bits = IPV4_BITS if rule.path_bits >= MAPPED_BITS else IPV6_BITS
-        return self.above(rule.address, rule) if rule.bits >= bits else None
+        bits = _network_bits(np.frombuffer(rule.address, np.uint8)[None])
+        return self.above(rule.address, rule) if rule.bits >= bits[0] else None
 
     def name(self, number: int) -> str:
         """The prefix of a network as people write it."""

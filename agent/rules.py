@@ -14,7 +14,7 @@ import numpy as np
 from agent.config import DEFAULT_GROUP, Paths
 from agent.libbpf import Array
 
-__all__ = ["MAPPED_BITS", "Rule", "governing", "masked", "network_name", "packed", "rules"]
+__all__ = ["MAPPED_BITS", "Rule", "are_ipv4", "governing", "masked", "network_name", "packed", "rules"]
 
 MAPPED_BITS = 96
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -34,6 +34,12 @@ class Rule:
 def packed(address: IPv4Address | IPv6Address) -> bytes:
     """The 16 bytes of an address."""
     return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def are_ipv4(addresses: Array) -> Array:
+    """Which addresses (any, 16 bytes) are IPv4 ones, (any,)."""
+    found: Array = (addresses[:, : len(_MAPPED)] == np.frombuffer(_MAPPED, np.uint8)).all(axis=1)
+    return found
 
 
 def network_name(address: bytes, bits: int) -> str:

@@ -210,7 +210,9 @@ class Service:
                 self._kernel.watch_packets(config.ack.most_thinned > 0)
             self._web.security.install(security)
             self._fleet.use(config.fleet.prometheus_url)
-        except TcptunedError as error:
+        except (TcptunedError, OSError) as error:
+            with self.lock:
+                self._kernel.watch_packets(self.tuner.config.ack.most_thinned > 0)
             self._health.reload_successful = False
             logger.error("the configuration is not reloaded, nothing changed:\n%s", error)
         else:

@@ -19,7 +19,7 @@ from agent.dimensions import Dimension, arm_table, dimensions
 from agent.effect import Effect
 from agent.errors import UsageError
 from agent.evidence import EvidenceStore
-from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table
+from agent.extensions import algorithm_table, control_fields, honoured_keys, sends_table, wanted_of_listeners
 from agent.fleet import Knowledge, lessons
 from agent.fleet_answer import Key, keys
 from agent.guarding import Guarding
@@ -206,7 +206,7 @@ class Tuner:
             **options,
             host_congestion=self.host_congestion.encode("ascii"),
         )
-        self.adoption.call(listeners=(options["honours"] or options["extends"]) and not self.dry_run)
+        self.adoption.call(wanted_of_listeners(options) if not self.dry_run else frozenset())
         self.decide(time.monotonic())
 
     def arms_of_others(self) -> frozenset[Key]:

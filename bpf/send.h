@@ -54,6 +54,14 @@ static __always_inline void learn_options(const struct connection *connection, u
     spared_paths.update(&key.key, &fresh);
 }
 
+/* A number that the socket has; `otherwise` where the kernel does not tell (before 6.1). */
+static __always_inline int socket_number(struct bpf_sock_ops *skops, int level, int option, int otherwise)
+{
+    union stack_int found = {};
+
+    return bpf_getsockopt(skops, level, option, &found.value, sizeof(found.value)) ? otherwise : found.value;
+}
+
 /* TCP_CONNECT_CB: before the SYN is built. */
 static __always_inline void send_connect(struct bpf_sock_ops *skops)
 {
@@ -66,6 +74,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     struct sends *sent;
     union stack_int zero = {}, bytes;
     u32 remote[4], local[4];
+    int low_water;
 
     settings = control.lookup(&zero.value);
     if (!settings || !settings->extends || !sk)
@@ -88,19 +97,25 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
         return;
     if (is_spared(skops, policy, remote, now))
         return;
-    connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-    if (!connection)
-        return;
+    if (!connection) {
+        connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+        if (!connection)
+            return;
+        /* Set where we do not see it: before the agent began, or by the kernel itself. */
+        connection->chose_user_timeout = socket_number(skops, SOL_TCP, OPTION_USER_TIMEOUT, 0) > 0;
+    }
     connection->group = policy->group;
     connection->extends = 1;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
     if (!sent->window)
         return;
     /* Room to receive what is asked for. A low-water mark makes the kernel enlarge the receive buffer without locking
-     * it (net/ipv4/tcp.c, tcp_set_rcvlowat), so that its autotuning goes on; SO_RCVBUF would end that. */
+     * it (net/ipv4/tcp.c, tcp_set_rcvlowat), so that its autotuning goes on; SO_RCVBUF would end that. Then the
+     * application's own is there again. */
+    low_water = socket_number(skops, SOL_SOCKET_LEVEL, OPTION_RECEIVE_LOW_WATER, 1);
     bytes.word = pair(sent->window * OPTION_INITIAL_WINDOW_BYTES, 0);
     bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_RECEIVE_LOW_WATER, &bytes.value, sizeof(bytes.value));
-    bytes.word = pair(1, 0);
+    bytes.word = pair(low_water, 0);
     bpf_setsockopt(skops, SOL_SOCKET_LEVEL, OPTION_RECEIVE_LOW_WATER, &bytes.value, sizeof(bytes.value));
 }
 
@@ -203,17 +218,29 @@ static __always_inline void send_length(struct bpf_sock_ops *skops)
         bpf_reserve_hdr_opt(skops, OPTION_RATE_REQUEST_LENGTH, 0);
 }
 
+/* What an open connection sends; nothing once the groups' numbers mean others. */
+static __always_inline struct sends *own_sends(const struct control *settings, const struct connection *connection)
+{
+    return connection->key.generation == settings->generation ? sends_of(connection->group) : NULL;
+}
+
 /* Once a round: the ACK delay followed the RTT, or the configured timeout changed while the connection lives (RFC 5482,
  * section 3). */
 static __always_inline void send_changed(struct bpf_sock_ops *skops, struct connection *connection)
 {
+    struct control *settings;
     struct sends *sent;
+    union stack_int zero = {};
 
     if (!connection->extends)
         return;
-    sent = sends_of(connection->group);
-    if (sent && sent->user_timeout && sent->user_timeout != connection->user_timeout_sent)
+    settings = control.lookup(&zero.value);
+    sent = settings ? own_sends(settings, connection) : NULL;
+    if (sent && sent->user_timeout && sent->user_timeout != connection->user_timeout_sent &&
+        !(connection->due & DUE_USER_TIMEOUT)) {
         connection->due |= DUE_USER_TIMEOUT;
+        set_user_timeout(skops, settings, connection, sent->user_timeout_ms);
+    }
     if (connection->due)
         bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }

@@ -128,21 +128,26 @@ static __always_inline u32 thin_every(struct thinning *thinning, u32 arrived, u6
     return share < most ? share : most;
 }
 
-static __always_inline int may_drop(struct thinning *thinning, u32 acknowledged, u16 window, u32 arrived, u64 now,
-                                    u64 rtt_ns)
+/* Whether somebody may wait for what this segment says, of itself; of any segment, as data carries an ACK as well. The
+ * same number again is a duplicate, which says that something is missing, or a window that opens. */
+static __always_inline int says_more(struct thinning *thinning, u32 acknowledged, u16 window)
 {
-    u32 every = thin_every(thinning, arrived, now, rtt_ns);
-    /* The same number again: a duplicate, which says that something is missing, or a window that opens. */
-    int repeated = acknowledged == thinning->last_ack;
-    int opens = !window || !thinning->last_window;
+    int more = acknowledged == thinning->last_ack || !window || !thinning->last_window;
 
     thinning->last_ack = acknowledged;
     thinning->last_window = window;
+    return more;
+}
+
+static __always_inline int may_drop(struct thinning *thinning, u32 acknowledged, u32 arrived, u64 now, u64 rtt_ns)
+{
+    u32 every = thin_every(thinning, arrived, now, rtt_ns);
+
     if (thinning->spared) {
         thinning->spared--;
         return 0;
     }
-    if (repeated || opens || arrived < THIN_FIRST_SEGMENTS || every < THIN_SEGMENTS_MIN)
+    if (arrived < THIN_FIRST_SEGMENTS || every < THIN_SEGMENTS_MIN)
         return 0;
     if (thinning->pushed && (s32)(acknowledged - thinning->pushed_end) >= 0)
         return 0;
@@ -160,6 +165,7 @@ static __always_inline int thin(struct __sk_buff *skb)
     union stack_int zero = {};
     union tcp_header tcp = {};
     u32 headers, acknowledged, arrived;
+    int more;
     u64 now;
 
     if (!sk)
@@ -178,10 +184,11 @@ static __always_inline int thin(struct __sk_buff *skb)
     now = bpf_ktime_get_ns();
     headers = load_headers(skb, &tcp);
     acknowledged = bpf_ntohl(tcp.acknowledged);
+    more = says_more(thinning, acknowledged, tcp.window);
     if (headers && skb->len == headers) {
         if (!is_plain_ack(skb, &tcp, headers))
             note_loss(thinning);
-        else if (may_drop(thinning, acknowledged, tcp.window, arrived, now, (u64)(tp->srtt_us >> 3) * 1000)) {
+        else if (may_drop(thinning, acknowledged, arrived, now, (u64)(tp->srtt_us >> 3) * 1000) && !more) {
             settings = control.lookup(&zero.value);
             if (settings && settings->lease_until_ns >= now) {
                 thinning->dropped++;

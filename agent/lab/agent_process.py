@@ -6,7 +6,6 @@ import http.client
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from agent.child import module_command
 from agent.errors import LabError
 from agent.lab.enter import in_namespace
 from agent.lab.lab import Lab
@@ -70,7 +70,7 @@ class AgentProcess:
         file = self._write(self._settings)
         with self._log.open("wb") as log:
             self._process = self._lab.run_in(
-                self._side, [sys.executable, "-m", "agent", "run", "--config", str(file)],
+                self._side, module_command("agent", "run", "--config", str(file)),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 process_group=0,  # an interrupt from the terminal is for this process alone, which ends it in order
             )  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.child import environment, module_command
 from agent.lab.channel import Channel
 
 __all__ = ["Processes", "enter_command"]
@@ -31,18 +30,18 @@ class Processes:
         self._channels.append(ours)
         with theirs:
             passed = [theirs.fileno(), *descriptors]
-            command = [*enter, sys.executable, "-m", module, *map(str, passed)]
+            command = [*enter, *module_command(module, *map(str, passed))]
             # A group of its own: an interrupt from the terminal is for the parent alone, which then ends them in order
             self._own.append(
                 subprocess.Popen(
-                    command, pass_fds=passed, env=_environment(), stdin=subprocess.DEVNULL, process_group=0
+                    command, pass_fds=passed, env=environment(), stdin=subprocess.DEVNULL, process_group=0
                 )
             )
         return ours
 
     def run(self, command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen[Any]:
         """Starts a user's program; `options` go to subprocess.Popen."""
-        program: subprocess.Popen[Any] = subprocess.Popen(command, **{"env": _environment(), **options})
+        program: subprocess.Popen[Any] = subprocess.Popen(command, **{"env": environment(), **options})
         self._programs.append(program)
         return program
 
@@ -62,11 +61,4 @@ class Processes:
 
 def enter_command(namespace: str, group: Path) -> list[str]:
     """What goes before a command to run it in a namespace and a cgroup."""
-    return [sys.executable, "-m", "agent.lab.enter", "--netns", namespace, "--cgroup", str(group), "--"]
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, with the package importable wherever the process was started."""
-    root = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}
+    return module_command("agent.lab.enter", "--netns", namespace, "--cgroup", str(group), "--")

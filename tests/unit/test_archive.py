@@ -137,6 +137,7 @@ HEADERS: dict[str, object] = {
     "no shape": {"facts": {}, "arrays": {"a": ["<f4"]}},
     "object dtype": {"facts": {}, "arrays": {"a": ["|O", [1]]}},
     "dtype of fields": {"facts": {}, "arrays": {"a": [[["x", "<f4"]], [1]]}},
+    "of no size but endless": {"facts": {}, "arrays": {"a": ["<f4", [0, 1 << 39, 1 << 39]], "b": ["|u1", [1]]}},
     "negative": {"facts": {}, "arrays": {"a": ["<f4", [-1]]}},
     "no number": {"facts": {}, "arrays": {"a": ["<f4", ["1"]]}},
     "truth": {"facts": {}, "arrays": {"a": ["|u1", [True]]}},

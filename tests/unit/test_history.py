@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,16 @@ def test_what_does_not_fit_together_is_left(name: str) -> None:
     history = History()
     history.load(Section(facts, arrays), BEGIN + 1000)
     assert len(history) == 0
+
+
+def test_of_endless_rows_only_the_last_are_read() -> None:
+    count = 50 * MOST_ROWS
+    arrays = {"end": BEGIN + np.arange(count) / count, "group": np.zeros(count, np.uint16),
+              "values": np.zeros((count, 0), np.float32)}  # fmt: skip
+    history = History()
+    tracemalloc.start()
+    history.load(Section({"groups": ["default"], "columns": []}, arrays), BEGIN + 1000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(history) == MOST_ROWS
+    assert most < 40e6

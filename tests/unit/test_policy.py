@@ -271,6 +271,18 @@ def test_a_new_network_of_a_rule_has_the_groups_policy_until_it_is_decided() -> 
     assert kernel.policy_of("203.0.113.10")["path_bits"] == 128
 
 
+@pytest.mark.parametrize("length", [48, 96, 112, 128])
+def test_ipv6_networks_are_32_bits_however_long_their_paths_are(length: int) -> None:
+    tuner, _ = written(Config(paths=Paths(ipv6_prefix=length)))
+    for number in range(3):
+        network = ip_network(f"2001:db8:{number}::{number}/{length}", strict=False)
+        absorb(tuner, str(network))
+    tuner.decide(0)
+    names = [tuner.networks.name(number) for number in range(tuner.networks.groups, len(tuner.networks))]
+    assert names == ["2001:db8::/32"]
+    assert tuner.match(ip_address("2001:db8:77::1")).inherited == "network 2001:db8::/32"
+
+
 def test_forgotten_paths_inherit_again_and_the_rest_is_written_anew() -> None:
     tuner, kernel = written(Config(paths=Paths(max=100)))
     for number in range(100):
