@@ -20,6 +20,7 @@ from agent.loader import Loader
 from agent.rules import packed
 
 PORT = 7300
+LOSSY = 4  # connections over the short queue: not every one loses in its last flight
 SIZE = 50_000
 DOWN, UP = LinkSpec(rate_mbps=100, delay_ms=10), LinkSpec(delay_ms=10)
 LINE = 100e6 / 8  # bytes a second
@@ -53,7 +54,12 @@ def read(connection, size):
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     require_root()
-    with Lab([PathSpec(name="path", down=DOWN, up=UP)], server_sysctls=SYSCTLS) as opened:
+    paths = [
+        PathSpec(name="path", down=DOWN, up=UP),
+        PathSpec.symmetric("slow", rate_mbps=2, delay_ms=30, queue_packets=200),
+        PathSpec.symmetric("short queue", rate_mbps=12, delay_ms=10, queue_packets=8),
+    ]
+    with Lab(paths, server_sysctls=SYSCTLS) as opened:
         yield opened
 
 
@@ -100,11 +106,11 @@ class Side:
         assert self._process.returncode == 0
 
 
-def both(lab: Lab, server: str, client: str) -> tuple[Side, Side]:
+def both(lab: Lab, server: str, client: str, *, path: str = "path") -> tuple[Side, Side]:
     address = lab.server_address()
     one = Side(lab, "server", LISTENING + server, address, PORT)
     one.wait("ready")
-    return one, Side(lab, "client", CONNECTING + client, address, PORT, lab.address("path"))
+    return one, Side(lab, "client", CONNECTING + client, address, PORT, lab.address(path))
 
 
 def seen(kernel: Kernel, closed: int = 1) -> dict[str, Any]:
@@ -167,6 +173,38 @@ def test_a_half_closed_connection_is_told_in_two_samples(lab: Lab, kernel: Kerne
     assert (first["sent_bytes"], last["sent_bytes"]) == (SIZE, 0)
     assert (first["sent"]["count"], last["sent"]["count"]) == (1, 0)
     assert max(first["rate"], last["rate"]) < 1.1 * LINE
+
+
+def test_a_pause_hides_little_of_a_transfer(lab: Lab, kernel: Kernel) -> None:
+    """Of the last flight only the first ACK has a callback; how long the others waited shows in the smoothed RTT."""
+    took = []
+    for idle in (0.0, 1.5):
+        server, client = both(
+            lab, f"c = accepted(); c.sendall(data); time.sleep({idle}); c.close()", "c = connected(); read(c, 1 << 40)",
+            path="slow",
+        )  # fmt: skip
+        server.end()
+        client.end()
+        sent = seen(kernel)["sent"]
+        assert (sent["count"], sent["bytes"]) == (1, SIZE)
+        took.append(sent["time_us"])
+    at_once, later = took
+    print(f"{at_once} us, {later} us before a pause")
+    assert 0.8 * at_once < later < 1.1 * at_once
+
+
+def test_a_loss_in_the_last_flight_leaves_the_pause_after_it_a_pause(lab: Lab, kernel: Kernel) -> None:
+    """Nothing calls when it is repaired."""
+    server, client = both(
+        lab, f"for _ in range({LOSSY}):\n c = accepted()\n c.sendall(data)\n time.sleep(2.5)\n c.close()",
+        f"for _ in range({LOSSY}):\n c = connected()\n read(c, 1 << 40)\n c.close()", path="short queue",
+    )  # fmt: skip
+    server.end()
+    client.end()
+    sums = seen(kernel, closed=LOSSY)
+    assert sums["retransmitted_segments"] > 0
+    assert (sums["sent"]["count"], sums["sent"]["bytes"]) == (LOSSY, LOSSY * SIZE)
+    assert sums["sent"]["time_us"] < LOSSY * 1_000_000
 
 
 @pytest.mark.parametrize("idle", [0.0, 1.5], ids=["at once", "after an idle while"])
