@@ -112,7 +112,7 @@ static __always_inline void begin_adopted(struct bpf_sock_ops *skops, struct con
     connection->received_in_fin_wait2 = skops->bytes_received;
     connection->established_ns = now;
     connection->transfer_began_ns = now;
-    note_event(skops, connection, now, skops->srtt_us >> 3);
+    note_event(skops, connection, now);
     connection->transfer_base_bytes = sent_bytes(skops, connection);
     connection->flushed_ns = now;
     connection->flushed_sent_bytes = connection->transfer_base_bytes;

@@ -184,13 +184,10 @@ static __always_inline void apply(struct bpf_sock_ops *skops, const struct contr
     if (!may_apply(settings, now)) {
         count(COUNTER_LEFT_LEASE_LAPSED);
         key->treatment = TREATMENT_OBSERVED;
-    } else if (connection->touched) {
-        key->treatment = TREATMENT_OBSERVED;
     } else if ((bpf_get_prandom_u32() & 0xffff) < policy->holdout) {
         key->treatment = TREATMENT_HOLDOUT;
     } else {
         key->treatment = TREATMENT_APPLIED;
-        connection->touched = 1;
         apply_window_and_congestion(skops, settings, policy, connection);
         key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy, connection);
     }

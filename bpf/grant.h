@@ -143,7 +143,7 @@ static __always_inline void grant_user_timeout(struct bpf_sock_ops *skops, const
         count_extension(EXTENSION_USER_TIMEOUT, OUTCOME_REFUSED_NETWORK);
         return;
     }
-    sent = own_sends(settings, connection);
+    sent = sends_of(connection->group);
     connection->remote_user_timeout = value;
     set_user_timeout(skops, settings, connection, sent ? sent->user_timeout_ms : 0);
 }
@@ -185,7 +185,7 @@ static __always_inline void grant_later(struct bpf_sock_ops *skops, struct conne
     int honoured_network;
 
     settings = control.lookup(&zero.value);
-    if (!settings || !may_apply(settings, bpf_ktime_get_ns()))
+    if (!settings)
         return;
     read_addresses(skops, remote, local);
     honoured_network = is_honoured(remote);

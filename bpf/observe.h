@@ -55,55 +55,42 @@ static __always_inline void end_transfer(struct bpf_sock_ops *skops, struct conn
     connection->transfer_base_bytes = total;
     if (bytes <= least)
         return;
-    /* Up to when it took so long; later ACKs had no callback. */
+    /* What was acknowledged by then; later ACKs had no callback. */
     note_transfer_rate(skops, connection, since(bytes, skops->snd_una - connection->event_una));
     if (!cut && connection->remote_us)
         took_us = connection->remote_us;
     add_transfer(&row->sent, bytes, took_us, cut ? (u64)PIECE_BYTES << (2 * connection->pieces) : bytes);
 }
 
-static __always_inline void note_event(struct bpf_sock_ops *skops, struct connection *connection, u64 now, u32 rtt_us)
+static __always_inline void note_event(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
     connection->event_ns = now;
     connection->event_next = skops->snd_nxt;
     connection->event_una = skops->snd_una;
-    connection->event_rtt_us = rtt_us;
-    connection->lost_ns = 0;
+    connection->patience_us = PAUSE_SLACK_US;
+    connection->lost_since_event = 0;
 }
 
-static __always_inline void note_lost_data(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
+/* A loss is a sign of life too, after which it takes longer until the next one. Without branches, each of which would
+ * double what verifiers look at. */
+static __always_inline void note_lost_data(struct connection *connection, u64 now)
 {
-    connection->lost_ns = now;
-    connection->lost_next = skops->snd_nxt;
+    connection->busy_us += (now - connection->event_ns) / 1000;
+    connection->event_ns = now;
+    connection->patience_us = MISSED_US;
+    connection->lost_since_event = 1;
 }
 
-/* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it; then `event_ns` is when
- * that ended.
- * No callback comes with the last ACK of a transfer, only with the first one of its last flight; later ones show in the
- * smoothed RTT, as far as they had to wait in a queue.
- * After a loss a long gap is the network's doing, unless it came after all had been acknowledged. */
+/* A sign of life at `now`. Returns whether a pause, and so the end of a transfer, lay before it. No callback comes with
+ * the last ACK of a transfer, only with the first one of its last flight. */
 static __always_inline int pause_before(struct bpf_sock_ops *skops, struct connection *connection, u64 now, u32 rtt_us)
 {
     u64 gap_us = (now - connection->event_ns) / 1000;
-    u64 most_us = 2 * (u64)rtt_us;
-    u32 smoothed = skops->srtt_us >> 3;
-    u64 end_ns = connection->event_ns;
 
-    if (connection->lost_ns) {
-        end_ns = connection->lost_ns + (u64)smoothed * 1000;
-        if ((s32)(skops->snd_una - connection->lost_next) >= 0 &&
-            (now - connection->lost_ns) / 1000 > most_us + MISSED_US) {
-            connection->busy_us += (end_ns - connection->event_ns) / 1000;
-            connection->event_ns = end_ns;
-            return 1;
-        }
-    } else if (gap_us > most_us + PAUSE_SLACK_US) {
-        if (connection->event_next != connection->event_una && smoothed > connection->event_rtt_us)
-            connection->event_ns += (u64)(smoothed - connection->event_rtt_us) * 1000;
+    if (gap_us > 2 * (u64)rtt_us + connection->patience_us)
         return 1;
-    }
     connection->busy_us += gap_us;
-    note_event(skops, connection, now, rtt_us);
+    note_event(skops, connection, now);
     return 0;
 }
 
@@ -113,7 +100,7 @@ static __always_inline int pause_before_loss(struct bpf_sock_ops *skops, const s
 {
     u64 gap_us = (now - connection->event_ns) / 1000;
 
-    return !connection->lost_ns && (s32)(skops->snd_una - connection->event_next) >= 0 &&
+    return !connection->lost_since_event && (s32)(skops->snd_una - connection->event_next) >= 0 &&
            gap_us > 4 * (u64)(skops->srtt_us >> 3) + MISSED_US;
 }
 
@@ -130,7 +117,7 @@ static __always_inline void begin_transfer(struct bpf_sock_ops *skops, struct co
     connection->pieces = 0;
     connection->transfer_began_ns = now - (u64)ago_us * 1000;
     connection->busy_us += ago_us;
-    note_event(skops, connection, now, ago_us);
+    note_event(skops, connection, now);
 }
 
 /* What is watched of a connection. */
@@ -143,7 +130,7 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
 
     connection->established_ns = now;
     connection->transfer_began_ns = now;
-    note_event(skops, connection, now, skops->srtt_us >> 3);
+    note_event(skops, connection, now);
     connection->first_window = window;
     connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
@@ -228,7 +215,7 @@ static __always_inline u32 observe_retransmission(struct bpf_sock_ops *skops, st
         connection->first_window_losses += skops->args[1];
     if (pause_before_loss(skops, connection, now))
         return TELL | TELL_TRANSFER;
-    note_lost_data(skops, connection, now);
+    note_lost_data(connection, now);
     return 0;
 }
 
@@ -239,7 +226,7 @@ static __always_inline u32 observe_timeout(struct bpf_sock_ops *skops, struct co
     connection->timeouts++;
     if (pause_before_loss(skops, connection, now))
         return TELL | TELL_TRANSFER;
-    note_lost_data(skops, connection, now);
+    note_lost_data(connection, now);
     return 0;
 }
 
@@ -250,7 +237,7 @@ static __always_inline void begin_lost(struct bpf_sock_ops *skops, struct connec
     if (!(connection->told & TELL_TRANSFER))
         return;
     begin_transfer(skops, connection, now, (skops->srtt_us >> 3) + (skops->op == BPF_SOCK_OPS_RTO_CB ? RTO_MIN_US : 0));
-    note_lost_data(skops, connection, now);
+    note_lost_data(connection, now);
 }
 
 static __always_inline void add_first_window(struct bpf_sock_ops *skops, const struct connection *connection,

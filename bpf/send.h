@@ -68,7 +68,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     u64 now = bpf_ktime_get_ns();
     union stack_key lookup;
     struct bpf_sock *sk = skops->sk;
-    struct connection *connection;
+    struct connection *connection, *before;
     struct control *settings;
     struct policy *policy;
     struct sends *sent;
@@ -80,9 +80,9 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     if (!settings || !settings->extends || !sk)
         return;
     /* Of a connection that the socket had before. */
-    connection = connections.sk_storage_get(sk, 0, 0);
-    if (connection)
-        connection->options_sent = 0;
+    before = connections.sk_storage_get(sk, 0, 0);
+    if (before)
+        before->options_sent = 0;
     if (!may_apply(settings, now))
         return;
     read_addresses(skops, remote, local);
@@ -97,6 +97,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
         return;
     if (is_spared(skops, policy, remote, now))
         return;
+    connection = connections.sk_storage_get(sk, 0, 0);
     if (!connection) {
         connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
         if (!connection)
@@ -218,29 +219,17 @@ static __always_inline void send_length(struct bpf_sock_ops *skops)
         bpf_reserve_hdr_opt(skops, OPTION_RATE_REQUEST_LENGTH, 0);
 }
 
-/* What an open connection sends; nothing once the groups' numbers mean others. */
-static __always_inline struct sends *own_sends(const struct control *settings, const struct connection *connection)
-{
-    return connection->key.generation == settings->generation ? sends_of(connection->group) : NULL;
-}
-
 /* Once a round: the ACK delay followed the RTT, or the configured timeout changed while the connection lives (RFC 5482,
  * section 3). */
 static __always_inline void send_changed(struct bpf_sock_ops *skops, struct connection *connection)
 {
-    struct control *settings;
     struct sends *sent;
-    union stack_int zero = {};
 
     if (!connection->extends)
         return;
-    settings = control.lookup(&zero.value);
-    sent = settings ? own_sends(settings, connection) : NULL;
-    if (sent && sent->user_timeout && sent->user_timeout != connection->user_timeout_sent &&
-        !(connection->due & DUE_USER_TIMEOUT)) {
+    sent = sends_of(connection->group);
+    if (sent && sent->user_timeout && sent->user_timeout != connection->user_timeout_sent)
         connection->due |= DUE_USER_TIMEOUT;
-        set_user_timeout(skops, settings, connection, sent->user_timeout_ms);
-    }
     if (connection->due)
         bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }

@@ -154,6 +154,7 @@ struct connection {
     u32 delivery_us;
     u32 busy_us;
     u8 observed; /* all but the choices is in use */
+    u8 lost_since_event;
     u8 opened_counted;
     u8 sent_ended;
     u8 received_ended;
@@ -163,11 +164,9 @@ struct connection {
     u8 adopted; /* older than the agent; observed from the next callback on */
     u8 paces_after_loss; /* until it did */
     u32 timeouts;
-    u32 event_next;    /* sequence numbers at the last sign of life: what had been sent, */
-    u32 event_una;     /* and acknowledged */
-    u32 event_rtt_us;  /* the round trip that it ended */
-    u32 lost_next;     /* what had been sent when something was lost last */
-    u64 lost_ns;       /* when that was; 0: not since the last sign of life */
+    u32 event_next;  /* sequence numbers at the last round or so: what had been sent, */
+    u32 event_una;   /* and acknowledged */
+    u32 patience_us; /* what no pause is beyond two round trips */
     u64 established_ns;
     u64 transfer_began_ns;
     u64 transfer_base_bytes;
@@ -210,8 +209,7 @@ struct connection {
     u8 group; /* whose sends apply */
     u8 extends;
     u8 options_sent; /* the SYN carried options */
-    u8 touched;      /* a connection of it got arms of ours, which may still hold */
-    u8 reserved[2];
+    u8 reserved[3];
 };
 
 struct rtt_histogram {

@@ -80,8 +80,6 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     if (!connection->observed) {
         if (connection->adopted)
             begin_adopted(skops, connection);
-        if (skops->op == BPF_SOCK_OPS_STATE_CB && skops->args[1] == STATE_CLOSE)
-            forget_connection(connection);
         return;
     }
     switch (skops->op) {
