@@ -214,8 +214,9 @@ def test_a_cgroup_that_is_made_anew_is_attached_to_again(lab: Lab, tmp_path: Pat
             assert set(kinds) > set(BOTH)
             folder.rmdir()
             assert agent.settled("attached_cgroups", 0) == 0
-            with pytest.raises(HTTPError, match="503"):
+            with pytest.raises(HTTPError, match="503") as refused:
                 agent.get("/-/ready")
+            refused.value.close()
             folder.mkdir()
             assert agent.settled("attached_cgroups", 1) == 1
             assert attached(folder) == kinds
