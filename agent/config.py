@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
+from agent.config_checks import Between, Conflict, refusal
 from agent.config_extensions import Extensions, GroupExtensions, Sends
 from agent.config_types import (
     AbsolutePath,
     Algorithm,
-    Between,
     Cgroup,
-    Conflict,
     Duration,
     FromList,
     GroupName,
@@ -29,7 +28,6 @@ from agent.config_types import (
     Section,
     Unique,
     listen_parts,
-    refusal,
 )
 from agent.units import format_duration
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
+from agent.config_checks import Between, at_most
 from agent.config_types import (
-    Between,
     ExperimentId,
     FromList,
     Network,
@@ -15,7 +15,6 @@ from agent.config_types import (
     Section,
     Unique,
     UserTimeoutValue,
-    at_most,
 )
 
 __all__ = ["MOST_HONOURED", "AckRequestValue", "Extensions", "GroupExtensions", "SendAll", "Sends", "UserTimeout"]

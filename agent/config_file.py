@@ -17,7 +17,7 @@ from yaml import Node, ScalarNode
 from yaml.resolver import Resolver
 
 from agent.config import Config
-from agent.config_types import FROM_FILE, NOT_TEXT, REFUSED, Conflict, Location
+from agent.config_checks import FROM_FILE, NOT_TEXT, REFUSED, Conflict, Location
 from agent.config_yaml import Document, Misread, Problem, parse, show, suggestion
 from agent.errors import ConfigurationError
 

@@ -1,15 +1,13 @@
-"""The types of single configuration values, and how one is refused.
+"""The types of single configuration values.
 
-Every refusal is a pydantic error of the type REFUSED whose context holds `Conflict`s: what is wrong, at which key, and
-which other keys take part. `config_file` turns them into places in the file. Python code may give durations in seconds
-and networks as `ipaddress` objects; a file must write them as text.
+Python code may give durations in seconds and networks as `ipaddress` objects; a file must write them as text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,20 +24,16 @@ from pydantic import (
 )
 from pydantic import ValidationInfo as Info
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
+from agent.config_checks import Between, Check, Conflict, not_text, refusal
 from agent.units import format_duration, parse_duration
 
 __all__ = [
     "ALGORITHMS",
-    "FROM_FILE",
-    "NOT_TEXT",
-    "REFUSED",
     "AbsolutePath",
     "Algorithm",
-    "Between",
     "Cgroup",
-    "Conflict",
     "Duration",
     "ExperimentId",
     "FromList",
@@ -53,18 +47,10 @@ __all__ = [
     "Section",
     "Unique",
     "UserTimeoutValue",
-    "at_most",
     "listen_parts",
-    "refusal",
 ]
 
-Location = tuple[str | int, ...]
 AnyNetwork = IPv4Network | IPv6Network
-
-REFUSED = "refused"
-NOT_TEXT = "not_text"
-# The validation context of values that come from a file: a bare number is not a duration there.
-FROM_FILE = {"from_file": True}
 
 # RFC 6994 experiment identifiers that others registered: TCP Fast Open, ACK rate request, Accurate ECN (order 0 and 1).
 _TAKEN_EXPERIMENTS = {0xF989: "TCP Fast Open", 0x00AC: "TARR", 0xACC0: "AccECN", 0xACC1: "AccECN"}
@@ -81,61 +67,6 @@ class Section(BaseModel):
     """What all sections share: unknown keys are refused, nothing is converted silently, nothing changes later."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """One thing wrong: `at` is the key (relative to the value checked), `involved` the other keys it depends on."""
-
-    text: str
-    at: Location = ()
-    involved: tuple[Location, ...] = ()
-
-
-def refusal(*conflicts: Conflict | str) -> PydanticCustomError:
-    """The error to raise from a validator for one or more conflicts."""
-    all_of_them = tuple(Conflict(one) if isinstance(one, str) else one for one in conflicts)
-    text = "; ".join(one.text for one in all_of_them)
-    return PydanticCustomError(REFUSED, "{text}", {"text": text, "conflicts": all_of_them})
-
-
-def not_text(expected: str) -> PydanticCustomError:
-    """The error for a value that had to be text and is not."""
-    return PydanticCustomError(NOT_TEXT, "must be {expected}", {"expected": expected})
-
-
-@dataclass(frozen=True)
-class Between:
-    """Inclusive bounds of a number; the message names both."""
-
-    low: float
-    high: float
-
-    def check(self, value: Any) -> Any:
-        """`value` when it is within the bounds; NaN never is."""
-        if not self.low <= value <= self.high:
-            raise refusal(f"must be {self.low} to {self.high}, not {value}")
-        return value
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), "minimum": self.low, "maximum": self.high}
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check of a value that has its type already; `shown` are the JSON schema keywords that tell editors of it."""
-
-    check: Callable[[Any], Any]
-    shown: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), **self.shown}
 
 
 @dataclass(frozen=True)
@@ -297,17 +228,6 @@ def _not_empty(values: Sequence[object]) -> Sequence[object]:
     if not values:
         raise refusal("must list at least one")
     return values
-
-
-def at_most(number: int) -> Check:
-    """The check of a list that holds no more than `number` items."""
-
-    def check(values: Sequence[object]) -> Sequence[object]:
-        if len(values) > number:
-            raise refusal(f"lists {len(values)}, and there is room for {number}; join some")
-        return values
-
-    return Check(check, {"maxItems": number})
 
 
 # A strict tuple would refuse the list that a file holds; its items stay strict.

@@ -16,7 +16,7 @@ import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.events import AliasEvent
 
-from agent.config_types import Location
+from agent.config_checks import Location
 
 __all__ = ["Document", "Misread", "Problem", "parse", "show"]
 

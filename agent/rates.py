@@ -1,6 +1,6 @@
 """How fast every path was seen to deliver and to answer: what paced connections are held to, and what a path holds.
 
-The greatest rate that any connection had lately (bpf/observe.h, note_rate), and the least RTT. A connection alone may
+The greatest rate that any connection had lately (bpf/transfer.h, note_rate), and the least RTT. A connection alone may
 have had less than the path has, but none can have had more. Neither is forgotten for want of traffic: a rate that has
 become too high only paces less. What is on its way at a time when the path is busy and its queue empty is their
 product.

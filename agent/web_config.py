@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from agent.config_types import Conflict, FromList, NonEmpty, Section, Unique, refusal
+from agent.config_checks import Conflict, refusal
+from agent.config_types import FromList, NonEmpty, Section, Unique
 
 __all__ = ["CIPHERS", "HttpServer", "TlsServer", "WebConfig"]
 

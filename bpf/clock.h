@@ -45,7 +45,8 @@ static __always_inline int is_first_transfer(const struct connection *connection
     return !connection->pieces && connection->transfer_began_ns == connection->established_ns;
 }
 
-/* Our FIN has been written, so the next ACKs may be the last ones. Where another program has all packets shown already, the flag is that one's, to keep or to clear. */
+/* Our FIN has been written, so the next ACKs may be the last ones. Where another program has all packets shown already,
+ * the flag is that one's, to keep or to clear. */
 static __always_inline void ask_remote_clock(struct bpf_sock_ops *skops, struct connection *connection)
 {
     u32 flags = skops->bpf_sock_ops_cb_flags;

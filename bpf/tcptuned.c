@@ -14,6 +14,7 @@
 #include "apply.h"
 #include "row.h"
 #include "clock.h"
+#include "transfer.h"
 #include "observe.h"
 #include "wire.h"
 #include "timeout.h"
