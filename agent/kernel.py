@@ -70,6 +70,7 @@ class Kernel:
                     self._packet_links[folder] = self._linked(folder, _PACKET_TYPES)
         except BaseException:
             _close(self._packet_links)
+            self._packets = False
             raise
         if not wanted:
             _close(self._packet_links)
@@ -109,14 +110,13 @@ class Kernel:
                 continue
             try:
                 self._attach(folder)
+                self.watch_packets(self._packets)
             except (OSError, KernelError) as error:  # gone again, or somebody does not let us: the others go on
                 logger.warning("%s was made anew, but cannot be attached to: %s", folder, error)
                 continue
             anew.append(folder)
         if not self._wanted:  # detached meanwhile, at the end
             self.detach()
-        elif self._packets:
-            self.watch_packets(True)
         return anew
 
     def notice_detached(self) -> bool:

@@ -211,8 +211,9 @@ class Service:
             self._web.security.install(security)
             self._fleet.use(config.fleet.prometheus_url)
         except (TcptunedError, OSError) as error:
-            with self.lock:
-                self._kernel.watch_packets(self.tuner.config.ack.most_thinned > 0)
+            if not self.tuner.config.ack.most_thinned:
+                with self.lock:
+                    self._kernel.watch_packets(False)
             self._health.reload_successful = False
             logger.error("the configuration is not reloaded, nothing changed:\n%s", error)
         else:
