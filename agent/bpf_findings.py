@@ -146,13 +146,12 @@ def _neighbours(config: Config) -> Iterator[Finding]:
     if missing := missing_capabilities():
         yield unseen("other programs", f"{' and '.join(missing)} missing; use sudo")
         return
-    own = OWN_NAMES
     found = [
         f"{name} ({kind})"
         for folder in cgroups.resolve(config.attach.cgroups)
         for kind, number in _ATTACH_TYPES.items()
         for name in _attached(folder, number)
-        if name not in own
+        if name not in OWN_NAMES
     ]
     if found:
         yield Finding(
