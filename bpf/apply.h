@@ -84,6 +84,7 @@ static __always_inline int apply_rate(struct bpf_sock_ops *skops, const struct p
         return 0;
     }
     connection->full_rate = full_rate;
+    connection->used = USED_PACED;
     count(COUNTER_SET_RATE);
     return 1;
 }
@@ -175,6 +176,15 @@ static __always_inline int may_apply(const struct control *settings, u64 now)
     return settings->lease_until_ns >= now && !settings->observe_only;
 }
 
+/* A socket that had a connection before (connect(2) with AF_UNSPEC) still has the algorithm that was set for it, so it is
+ * not compared; the other path's rate goes. */
+static __always_inline void leave_used(struct bpf_sock_ops *skops, const struct connection *connection)
+{
+    count(COUNTER_LEFT_USED_SOCKET);
+    if (connection->used == USED_PACED)
+        set_rate(skops, RATE_UNLIMITED);
+}
+
 /* Fills treatment and arms of the connection's row key. */
 static __always_inline void apply(struct bpf_sock_ops *skops, const struct control *settings,
                                   const struct policy *policy, struct connection *connection, u64 now)
@@ -184,10 +194,14 @@ static __always_inline void apply(struct bpf_sock_ops *skops, const struct contr
     if (!may_apply(settings, now)) {
         count(COUNTER_LEFT_LEASE_LAPSED);
         key->treatment = TREATMENT_OBSERVED;
+    } else if (connection->used) {
+        leave_used(skops, connection);
+        key->treatment = TREATMENT_OBSERVED;
     } else if ((bpf_get_prandom_u32() & 0xffff) < policy->holdout) {
         key->treatment = TREATMENT_HOLDOUT;
     } else {
         key->treatment = TREATMENT_APPLIED;
+        connection->used = USED;
         apply_window_and_congestion(skops, settings, policy, connection);
         key->arms[DIMENSION_ACK] = apply_ack(skops, settings, policy, connection);
     }

@@ -87,6 +87,10 @@
 #define TELL_RECEIVED 16 /* all that came in, as one transfer, */
 #define TELL_CLOSED 32 /* that the connection is over */
 
+/* What was applied to a socket, for this connection or one before it: */
+#define USED 1 /* arms, */
+#define USED_PACED 2 /* a rate among them */
+
 /* Whether the peer's clock is asked for; see clock.h. */
 #ifndef REMOTE_CLOCK
 #define REMOTE_CLOCK 1
@@ -105,6 +109,7 @@
 
 /* RTT histogram: slot i counts samples of at most 64 us << i. 18 slots end at 8.4 s; the agent adds up the rest. */
 #define RTT_FIRST_US 64
+#define RTT_BELIEVED_US (1U << 30) /* no round trip takes longer: 18 minutes */
 #define RTT_SLOTS 19
 #define RTT_ROOM 32 /* a power of two above log2(2^32 / RTT_FIRST_US) + 1 */
 
@@ -207,6 +212,7 @@ enum outcome {
 #define OPTION_MAX_PACING_RATE 47   /* SO_MAX_PACING_RATE (include/uapi/asm-generic/socket.h) */
 #define RATE_UNLIMITED 0xffffffffU /* the kernel's default */
 #define OPTION_SAVE_SYN 27
+#define PAGE_LEAST 4096 /* bytes of a page, on any processor at least */
 #define OPTION_CALLBACKS 1008 /* TCP_BPF_SOCK_OPS_CB_FLAGS, 6.12; BCC 0.26 does not know the name */
 #define OPTION_INITIAL_WINDOW_BYTES 1500 /* a segment's share of the receive window */
 
@@ -246,6 +252,7 @@ enum counter {
     COUNTER_LEFT_OWN_CONGESTION,
     COUNTER_LEFT_OWN_WINDOW,
     COUNTER_LEFT_OWN_RATE,
+    COUNTER_LEFT_USED_SOCKET,
     COUNTER_LOST_ROWS_FULL,
     COUNTER_LOST_NO_STORAGE,
     COUNTER_SYN_NOT_KEPT,

@@ -34,8 +34,11 @@ static __always_inline void establish(struct bpf_sock_ops *skops, u8 side)
             count(COUNTER_LOST_NO_STORAGE);
             return;
         }
-        if (side == SIDE_PASSIVE)
+        /* Its listener is older than the agent; options it was asked for as it was adopted. */
+        if (side == SIDE_PASSIVE) {
             connection->chose_congestion = differs_from_host(skops, settings);
+            connection->writes = !!writes_synacks(settings);
+        }
         if (settings->extends | settings->honours)
             connection->chose_user_timeout = has_user_timeout(skops);
     }

@@ -114,16 +114,18 @@ static __always_inline void grant(struct bpf_sock_ops *skops, const struct contr
     if (asked.window) {
         outcome = refused ? refused : grant_window(skops, settings, policy, asked.window, window);
         count_extension(EXTENSION_WINDOW, outcome);
-        granted |= outcome == OUTCOME_GRANTED;
-        if (outcome == OUTCOME_GRANTED)
+        if (outcome == OUTCOME_GRANTED) {
+            granted = 1;
             connection->key.arms[DIMENSION_INITIAL_WINDOW] = ARM_GRANTED;
+        }
     }
     if (asked.congestion) {
         outcome = refused ? refused : grant_congestion(skops, connection, asked.congestion);
         count_extension(EXTENSION_CONGESTION, outcome);
-        granted |= outcome == OUTCOME_GRANTED;
-        if (outcome == OUTCOME_GRANTED)
+        if (outcome == OUTCOME_GRANTED) {
+            granted = 1;
             connection->key.arms[DIMENSION_CONGESTION] = ARM_GRANTED;
+        }
     }
     /* The control group has the kernel's defaults and nothing else. Of the treated nobody is compared with it who was
      * granted anything, or it would be with who asks and who does not (agent/evidence.py). */
@@ -200,7 +202,7 @@ static __always_inline void extend(struct bpf_sock_ops *skops, const struct cont
                                    const struct policy *policy, struct connection *connection,
                                    const u32 remote[4], u8 side, u32 window, u64 now)
 {
-    u32 flags = skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+    u32 flags = flags_without_ours(skops, connection);
     u64 where = side == SIDE_PASSIVE ? BPF_LOAD_HDR_OPT_TCP_SYN : 0; /* the peer's SYN, or its SYN-ACK */
     struct sends *sent = sends_of(policy->group);
     union request_option asked;
@@ -249,9 +251,9 @@ static __always_inline void extend(struct bpf_sock_ops *skops, const struct cont
     if (sent && sent->ack_segments && connection->ack_rate_capable)
         connection->due |= DUE_ACK_RATE;
     connection->paces_after_loss = sent && sent->ack_segments >= THIN_SEGMENTS_MIN;
-    if (connection->due)
-        flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
     if (advertised_ms || theirs)
         set_user_timeout(skops, settings, connection, advertised_ms);
     bpf_sock_ops_cb_flags_set(skops, flags);
+    if (connection->due)
+        ask_for_options(skops, connection);
 }

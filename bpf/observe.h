@@ -13,7 +13,7 @@ static __always_inline void observe_established(struct bpf_sock_ops *skops, stru
     connection->transfer_began_ns = now;
     note_event(skops, connection, now);
     connection->first_window = window;
-    connection->first_window_end = skops->snd_nxt + window * skops->mss_cache;
+    connection->first_window_end = skops->bytes_acked + (skops->snd_nxt - skops->snd_una) + window * skops->mss_cache;
     bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | OBSERVED_CALLBACKS);
 }
 
@@ -34,12 +34,13 @@ static __always_inline void count_rtt(const struct row_key *key, u32 rtt_us)
     histogram->sum_us += rtt_us;
 }
 
-/* The round trip that is over; kernels before 6.10 tell only the smoothed one. */
+/* The round trip that is over; kernels before 6.10 tell only the smoothed one, as 0. Where another program left its answer
+ * there, often -1 (`args` and `reply` share their place), it is no round trip either. */
 static __always_inline u32 measured_us(struct bpf_sock_ops *skops)
 {
     u32 measured = skops->args[0];
 
-    return measured ? measured : skops->srtt_us >> 3;
+    return measured - 1 < RTT_BELIEVED_US ? measured : skops->srtt_us >> 3;
 }
 
 /* Returns what of it the row is told, TELL_*. */
@@ -76,6 +77,7 @@ static __always_inline void begin_next(struct bpf_sock_ops *skops, struct connec
 
     if (told & TELL_PIECE) {
         connection->transfer_began_ns = now;
+        connection->transfer_base_bytes = sent_bytes(skops, connection);
         connection->pieces++;
     } else if (told & TELL_TRANSFER) {
         begin_transfer(skops, connection, now, measured);
@@ -92,7 +94,7 @@ static __always_inline u32 observe_retransmission(struct bpf_sock_ops *skops, st
         connection->controls_retransmitted += skops->args[1];
         return 0;
     }
-    if ((s32)(sequence - connection->first_window_end) < 0)
+    if (skops->bytes_acked + (u32)(sequence - skops->snd_una) < connection->first_window_end)
         connection->first_window_losses += skops->args[1];
     if (pause_before_loss(skops, connection, now))
         return TELL | TELL_TRANSFER;
@@ -157,10 +159,11 @@ static __always_inline void note_fins(struct bpf_sock_ops *skops, struct connect
         connection->fin_received = 1;
 }
 
-/* args: old and new state. The moments at which a direction's last byte has arrived. Returns what of it the row is told. */
+/* args: old and new state; the old one is the socket's until we return, and another program's answer may be in its place.
+ * The moments at which a direction's last byte has arrived. Returns what of it the row is told. */
 static __always_inline u32 observe_state(struct bpf_sock_ops *skops, struct connection *connection, u64 now)
 {
-    u32 old = skops->args[0], new = skops->args[1];
+    u32 old = skops->state, new = skops->args[1];
     u32 told = new == STATE_CLOSE ? TELL | TELL_CLOSED : 0;
 
     note_fins(skops, connection, old, new);

@@ -46,22 +46,45 @@ static __always_inline int has_saved_syns(void *context)
     return !bpf_getsockopt(context, SOL_TCP, OPTION_SAVE_SYN, &found.value, sizeof(found.value)) && found.value;
 }
 
+/* The kernel asks for options to write from now on, as it may for another program. Without branches: the bit is told
+ * apart by a shift. */
+static __always_inline void ask_for_options(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u32 flags = skops->bpf_sock_ops_cb_flags;
+
+    connection->writes |= !(flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    bpf_sock_ops_cb_flags_set(skops, flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+/* The callbacks' flags, without what ask_for_options() added. */
+static __always_inline u32 flags_without_ours(struct bpf_sock_ops *skops, struct connection *connection)
+{
+    u32 ours = connection->writes * BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+
+    connection->writes = 0;
+    return skops->bpf_sock_ops_cb_flags & ~ours;
+}
+
 /* A listener that began under our eyes has a storage; what it did not choose was not chosen. */
 static __always_inline void remember_listener(struct bpf_sock_ops *skops)
 {
     struct bpf_sock *sk = skops->sk;
+    struct connection *connection;
     struct control *settings;
     union stack_int zero = {}, yes = {.word = pair(1, 0)};
 
-    if (sk)
-        connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!sk)
+        return;
+    connection = connections.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!connection)
+        return;
     settings = control.lookup(&zero.value);
     if (!settings)
         return;
     if (keeps_syns(settings) && !has_saved_syns(skops))
         bpf_setsockopt(skops, SOL_TCP, OPTION_SAVE_SYN, &yes.value, sizeof(yes.value));
     if (writes_synacks(settings))
-        bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+        ask_for_options(skops, connection);
 }
 
 /* Whether a socket has another congestion control than the host's default: then somebody chose it where we could not see,

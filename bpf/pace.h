@@ -53,8 +53,7 @@ static __always_inline void pace_at_full_rate(struct bpf_sock_ops *skops, struct
 
 static __always_inline void pace_after_first_window(struct bpf_sock_ops *skops, struct connection *connection)
 {
-    if (!connection->full_rate || connection->probes_rate ||
-        (s32)(skops->snd_una - connection->first_window_end) < 0)
+    if (!connection->full_rate || connection->probes_rate || skops->bytes_acked < connection->first_window_end)
         return;
     pace_at_full_rate(skops, connection, rate_of_first_window(connection->full_rate));
 }

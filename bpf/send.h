@@ -82,7 +82,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     /* Of a connection that the socket had before. */
     before = connections.sk_storage_get(sk, 0, 0);
     if (before)
-        before->options_sent = 0;
+        before->options_sent = before->extends = 0;
     if (!may_apply(settings, now))
         return;
     read_addresses(skops, remote, local);
@@ -107,7 +107,7 @@ static __always_inline void send_connect(struct bpf_sock_ops *skops)
     }
     connection->group = policy->group;
     connection->extends = 1;
-    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    ask_for_options(skops, connection);
     if (!sent->window)
         return;
     /* Room to receive what is asked for. A low-water mark makes the kernel enlarge the receive buffer without locking
@@ -231,7 +231,7 @@ static __always_inline void send_changed(struct bpf_sock_ops *skops, struct conn
     if (sent && sent->user_timeout && sent->user_timeout != connection->user_timeout_sent)
         connection->due |= DUE_USER_TIMEOUT;
     if (connection->due)
-        bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+        ask_for_options(skops, connection);
 }
 
 /* A server asks for nothing but ACKs: the data flows its way. */
@@ -299,5 +299,5 @@ static __always_inline void send_write(struct bpf_sock_ops *skops)
     if (due & DUE_ACK_RATE && sent->ack_segments)
         count_extension(EXTENSION_ACK, store_rate(skops, sent->ack_segments) ? OUTCOME_SENT : OUTCOME_NO_ROOM);
     /* Nothing more to write: spare every later segment the question. */
-    bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    bpf_sock_ops_cb_flags_set(skops, flags_without_ours(skops, connection));
 }

@@ -176,7 +176,7 @@ struct connection {
     u32 flushed_received_segments;
     u32 flushed_retransmitted;
     u32 flushed_pure_acks;
-    u32 first_window_end; /* sequence number */
+    u32 first_window_end; /* of the bytes acknowledged; sequence numbers come round again after 4 GiB */
     u16 first_window;     /* segments */
     u16 transfer_min;     /* of the policy */
     u32 first_window_losses;
@@ -209,7 +209,9 @@ struct connection {
     u8 group; /* whose sends apply */
     u8 extends;
     u8 options_sent; /* the SYN carried options */
-    u8 reserved[3];
+    u8 writes; /* that options are asked for is by us; another program may have wanted it before */
+    u8 used;   /* something was applied to it, USED_* */
+    u8 reserved;
 };
 
 struct rtt_histogram {

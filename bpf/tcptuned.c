@@ -79,8 +79,11 @@ static __always_inline void observe(struct bpf_sock_ops *skops)
     if (!connection)
         return;
     if (!connection->observed) {
-        if (connection->adopted)
-            begin_adopted(skops, connection);
+        if (!connection->adopted)
+            return;
+        begin_adopted(skops, connection);
+        if (skops->op == BPF_SOCK_OPS_STATE_CB && skops->args[1] == STATE_CLOSE)
+            forget_connection(connection);
         return;
     }
     switch (skops->op) {
@@ -134,12 +137,14 @@ int tcptuned_ops(struct bpf_sock_ops *skops)
     return 1;
 }
 
-/* cgroup/setsockopt: only looks. optlen 0 makes the kernel use the application's own buffer, which also keeps buffers
- * beyond one page working on kernels that refuse them otherwise (kernel/bpf/cgroup.c). */
+/* cgroup/setsockopt: only looks. optlen 0 makes the kernel use the application's own buffer, so that buffers beyond one
+ * page, which it refuses otherwise, go on working (kernel/bpf/cgroup.c). Shorter ones are left as they are: another
+ * program may have written a value into them, or -1, which says that it did itself what was asked for. */
 int tcptuned_choice(struct bpf_sockopt *call)
 {
     remember_choice(call);
-    call->optlen = 0;
+    if (call->optlen > PAGE_LEAST)
+        call->optlen = 0;
     return 1;
 }
 

@@ -116,6 +116,7 @@ static __always_inline void begin_transfer(struct bpf_sock_ops *skops, struct co
 {
     connection->pieces = 0;
     connection->transfer_began_ns = now - (u64)ago_us * 1000;
+    connection->transfer_base_bytes = sent_bytes(skops, connection); /* also where no row had room for the last one */
     connection->busy_us += ago_us;
     note_event(skops, connection, now);
 }

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -423,29 +424,128 @@ int other_ops(struct bpf_sock_ops *skops)
 """
 
 
-def test_another_program_works_beside_ours(lab: Lab, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def attached(lab: Lab, monkeypatch: pytest.MonkeyPatch, text: str, *programs: tuple[str, int, int]) -> Iterator[Any]:
+    """Another tool's programs (name, type, attach type) at the server's cgroup, until the block's end."""
     from agent.bpf_source import FOLDER  # noqa: PLC0415
 
     monkeypatch.setenv("BCC_KERNEL_SOURCE", str(FOLDER / "stubs"))
     from bcc import BPF  # noqa: PLC0415
 
-    other = BPF(text=OTHER.encode())
-    target = os.open(lab.server_cgroup, os.O_RDONLY)
-    link = libbpf.create_link(other.load_func(b"other_ops", 13).fd, target, 3)
-    policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1)
-    assert congestion(lab) == {"bbr"}
-    _, values = rows(kernel)
-    seen = [int(other[b"seen"][index].value) for index in range(2)]
-    assert seen[0] == 5
-    assert seen[1] >= 5
-    assert values["closed"].tolist() == [5]
-    assert int(values["rounds"].sum()) == seen[1]
-    # Ours goes; the other stays.
+    other = BPF(text=text.encode())
+    descriptors = [os.open(lab.server_cgroup, os.O_RDONLY)]
+    try:
+        for name, kind, attach in programs:
+            program = other.load_func(name.encode(), kind, attach_type=attach).fd
+            descriptors.append(libbpf.create_link(program, descriptors[0], attach))
+        yield other
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+SOCK_OPS, SETSOCKOPT = (13, 3), (25, 22)  # include/uapi/linux/bpf.h
+
+
+def test_another_program_works_beside_ours(lab: Lab, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with attached(lab, monkeypatch, OTHER, ("other_ops", *SOCK_OPS)) as other:
+        policy(kernel, ip_network("10.77.0.0/16"), window=1, congestion=1)
+        assert congestion(lab) == {"bbr"}
+        _, values = rows(kernel)
+        seen = [int(other[b"seen"][index].value) for index in range(2)]
+        assert seen[0] == 5
+        assert seen[1] >= 5
+        assert values["closed"].tolist() == [5]
+        assert int(values["rounds"].sum()) == seen[1]
+        # Ours goes; the other stays.
+        kernel.detach()
+        assert congestion(lab) == {"cubic"}
+        assert int(other[b"seen"][0].value) == 10
+
+
+FIRST = r"""
+BPF_ARRAY(asked, u64, 1);
+int first_ops(struct bpf_sock_ops *skops)
+{
+    int zero = 0;
+    u64 *count = asked.lookup(&zero);
+
+    if (skops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+        bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+    else if (skops->op == BPF_SOCK_OPS_HDR_OPT_LEN_CB && count)
+        __sync_fetch_and_add(count, 1);
+    skops->reply = -1;
+    return 1;
+}
+int first_choice(struct bpf_sockopt *call)
+{
+    if (call->level == 1 && call->optname == 9999)
+        call->optlen = -1; /* done: the kernel is not to look at it */
+    return 1;
+}
+"""
+
+
+def test_a_program_before_ours_has_its_way(lab: Lab, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes options of its own, handles an option of its own, and leaves an answer where our arguments are."""
+    policy(kernel, ip_network("10.77.0.0/16"))
     kernel.detach()
-    assert congestion(lab) == {"cubic"}
-    assert int(other[b"seen"][0].value) == 10
-    for descriptor in (link, target):
-        os.close(descriptor)
+    kernel.control(honours=1)
+    programs = ("first_ops", *SOCK_OPS), ("first_choice", *SETSOCKOPT)
+    try:
+        with attached(lab, monkeypatch, FIRST, *programs) as first:
+            kernel.attach([lab.server_cgroup])
+            states(lab)
+            _, values = rows(kernel)
+            assert int(first[b"asked"][0].value) > 5 * 20  # more than a handshake has segments
+            call = "import socket; socket.socket().setsockopt(1, 9999, 1)"
+            with lab.run_in("server", [sys.executable, "-c", call]) as process:
+                assert process.wait(10) == 0
+    finally:
+        kernel.control(honours=0)
+    assert values["closed"].sum() == 5
+    assert 5 * SIZE < values["sent"]["bytes"].sum() < 5.2 * SIZE  # with what the sockets say
+    assert 15_000 < values["rtt_us"].sum() / values["rounds"].sum() < 100_000
+
+
+AGAIN = """
+import ctypes, socket, sys
+libc = ctypes.CDLL(None)
+c = socket.socket()
+for host in sys.argv[2:]:
+    c.connect((host, int(sys.argv[1])))
+    name = c.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(bytes(1)).decode()
+    print(name, c.getsockopt(socket.SOL_SOCKET, 47), flush=True)
+    assert libc.connect(c.fileno(), bytes(16), 16) == 0
+"""
+
+
+TWICE = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], 7301))
+print(flush=True)
+for _ in range(2):
+    listener.accept()
+"""
+
+
+def test_a_socket_that_connects_again_is_not_compared(lab: Lab, kernel: Kernel) -> None:
+    """It keeps the first connection's algorithm (connect(2) with AF_UNSPEC), but not its path's rate."""
+    policy(kernel, ip_network("10.77.0.0/16"), congestion=4, rate=1_000_000)
+    address = str(lab.address("path"))
+    with lab.run_in("client", [sys.executable, "-c", TWICE, address], stdout=subprocess.PIPE) as listener:
+        listener.stdout.readline()
+        command = [sys.executable, "-c", AGAIN, "7301", address, address]
+        with lab.run_in("server", command, stdout=subprocess.PIPE, text=True) as caller:
+            said = caller.communicate(timeout=10)[0].splitlines()
+    first, second = (line.split() for line in said)
+    assert first[0] == "bbr"
+    assert 0 < int(first[1]) < 1_000_000
+    assert second == ["bbr", "-1"]
+    keys, values = rows(kernel)
+    treatments = dict(zip(keys["treatment"].tolist(), values["opened"].tolist(), strict=True))
+    assert treatments == {constants()["TREATMENT_APPLIED"]: 1, constants()["TREATMENT_OBSERVED"]: 1}
+    assert kernel.counters()["left_used_socket"] == 1
 
 
 def test_a_reload_refuses_nobody(kernel: Kernel) -> None:
