@@ -33,14 +33,18 @@ def mount_point() -> Path:
 def resolve(names: Iterable[str]) -> list[Path]:
     """The folders of the cgroups named: `auto` is the root, others are absolute or below the mount point.
 
-    Raises UsageError if one does not exist or is no cgroup v2 folder.
+    Raises UsageError if one does not exist or is no cgroup v2 folder, or if one is or lies below another: the kernel
+    runs what is attached to all of them, so that its connections would be drawn for twice.
     """
     root = mount_point()
-    folders = []
+    folders: list[Path] = []
     for name in names:
         folder = root if name == AUTO else root / name  # an absolute name replaces the root
         if not (folder / "cgroup.procs").is_file() or not (folder / "cgroup.controllers").is_file():
             raise UsageError(f"attach.cgroups: {folder} is not a cgroup v2 folder; existing ones are below {root}")
+        for other in folders:
+            if folder.stat().st_ino in ids_below(other) or other.stat().st_ino in ids_below(folder):
+                raise UsageError(f"attach.cgroups: {folder} and {other} overlap; name the one that holds the other")
         folders.append(folder)
     return folders
 

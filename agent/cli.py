@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -173,6 +174,8 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(levelname)s %(message)s")
     # APScheduler logs every run of every job at INFO.
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    # numpy's OpenBLAS would start a thread for each processor, and the systemd unit allows 64 tasks.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     config = _config(options)
     from agent.loader import Loader, map_sizes
     from agent.preflight import require_system
@@ -248,8 +251,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from agent.lab.demo import show_demo
+    from agent.errors import UsageError
+    from agent.lab.demo import MOST_SECONDS, show_demo
 
+    if not 0 < options.seconds <= MOST_SECONDS:
+        raise UsageError(f"--seconds must be more than 0 and at most {MOST_SECONDS:.0f}")
     return show_demo(seconds=options.seconds, as_json=options.json)
 
 

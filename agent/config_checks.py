@@ -15,7 +15,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 __all__ = [
-    "FROM_FILE", "NOT_TEXT", "REFUSED", "Between", "Check", "Conflict", "Location", "at_most", "not_text", "refusal",
+    "FROM_FILE", "NOT_TEXT", "REFUSED", "Between", "Check", "Conflict", "Location", "at_most", "not_text", "printable",
+    "refusal",
 ]  # fmt: skip
 
 Location = tuple[str | int, ...]
@@ -40,6 +41,11 @@ def refusal(*conflicts: Conflict | str) -> PydanticCustomError:
     all_of_them = tuple(Conflict(one) if isinstance(one, str) else one for one in conflicts)
     text = "; ".join(one.text for one in all_of_them)
     return PydanticCustomError(REFUSED, "{text}", {"text": text, "conflicts": all_of_them})
+
+
+def printable(text: str) -> str:
+    """The same, or what Python writes for it: a message is one line, and terminals obey what they are told."""
+    return text if text.isprintable() else repr(text)
 
 
 def not_text(expected: str) -> PydanticCustomError:

@@ -26,7 +26,7 @@ from pydantic import ValidationInfo as Info
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from agent.config_checks import Between, Check, Conflict, not_text, refusal
+from agent.config_checks import Between, Check, Conflict, not_text, printable, refusal
 from agent.units import format_duration, parse_duration
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
 AnyNetwork = IPv4Network | IPv6Network
 
 # RFC 6994 experiment identifiers that others registered: TCP Fast Open, ACK rate request, Accurate ECN (order 0 and 1).
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _TAKEN_EXPERIMENTS = {0xF989: "TCP Fast Open", 0x00AC: "TARR", 0xACC0: "AccECN", 0xACC1: "AccECN"}
 _LARGEST_UTO = 32767  # RFC 5482, section 3: 15 bits, of seconds or of minutes
 
@@ -134,7 +135,7 @@ def _network(value: object) -> AnyNetwork:
     if "%" in value:
         raise refusal("must be a network without a zone: leave out the part from % on")
     try:
-        return ip_network(value)
+        return _unmapped(ip_network(value))
     except ValueError:
         pass
     try:
@@ -142,6 +143,14 @@ def _network(value: object) -> AnyNetwork:
     except ValueError:
         raise refusal(f"must be a network such as 203.0.113.0/24 or 2001:db8::/32, not {value[:50]!r}") from None
     raise refusal(f"{value} has host bits set; the network is {suggested}")
+
+
+def _unmapped(network: AnyNetwork) -> AnyNetwork:
+    """Mapped into IPv6 (RFC 4291, section 2.5.5.2) it would have the same place in the kernel, and IPv6's prefix."""
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED.prefixlen and network.subnet_of(_MAPPED):
+        same = IPv4Network((network.network_address.packed[12:], network.prefixlen - _MAPPED.prefixlen))
+        raise refusal(f"{network} is an IPv4 network: write {same}")
+    return network
 
 
 def _absolute(value: object) -> Path:
@@ -202,7 +211,8 @@ def _experiment(value: int) -> int:
 
 def _on_the_wire(value: str) -> str:
     if value not in ALGORITHMS:
-        raise refusal(f"{value[:40]} has no number on the wire; those that have one: {', '.join(ALGORITHMS)}")
+        known = ", ".join(ALGORITHMS)
+        raise refusal(f"{printable(value[:40])} has no number on the wire; those that have one: {known}")
     return value
 
 
@@ -217,7 +227,7 @@ def _unique(values: Sequence[Hashable]) -> Sequence[Hashable]:
     repeated = []
     for index, value in enumerate(values):
         if value in seen:
-            repeated.append(Conflict(f"{value} is listed twice; delete one", (index,)))
+            repeated.append(Conflict(f"{printable(str(value))} is listed twice; delete one", (index,)))
         seen.add(value)
     if repeated:
         raise refusal(*repeated)

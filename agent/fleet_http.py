@@ -73,7 +73,7 @@ def _connected(parts: SplitResult, seconds: float) -> Iterator[http.client.HTTPC
     """A connection that is cut after `seconds`: who sends a byte a second keeps every single read within its limit."""
     host, secure = parts.hostname or "", parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(host, parts.port)
+    connection = kind(host, parts.port or kind.default_port)  # else it looks for one in an IPv6 address
     sock = socket.create_connection((connection.host, connection.port), timeout=seconds)
     cut = threading.Event()
     try:

@@ -45,7 +45,7 @@ class Watch:
 
 
 class Guarding:
-    """Holds the guard of a tuner's evidence."""
+    """Holds the guard of a tuner's evidence. `failures`: steps in which it failed itself."""
 
     def __init__(self, store: EvidenceStore) -> None:
         self.guard = Guard()
@@ -136,6 +136,8 @@ class Guarding:
 
     def verdict(self, row: int) -> Verdict | None:
         """Why a row, or ALL, has the kernel's defaults; None if it has not."""
+        if self._broken and row == ALL:
+            return Verdict(time.time(), "the guard failed (see the log); it is tried again at every decision")
         event = self.guard.why(row) if row < len(self.guard) else None
         if event is None or event.until is None:
             return None

@@ -249,6 +249,11 @@ class Kernel:
         """Whether transfers are timed by the peers' clocks where these tell (bpf/clock.h)."""
         return self._objects.remote_clock
 
+    def linked(self) -> frozenset[str]:
+        """The programs that are attached to a cgroup."""
+        watching = _PACKET_TYPES if self._packet_links else {}
+        return frozenset([*_ATTACH_TYPES, *watching] if self.attached else [])
+
     def program_costs(self) -> dict[str, tuple[int, int]]:
         """Runs and nanoseconds by program; zero unless the sysctl kernel.bpf_stats_enabled is on."""
         costs = {}

@@ -164,6 +164,7 @@ def decisions(snapshot: Snapshot) -> Iterator[Metric]:
         for action in ACTIONS:
             changes.add_metric((controller, action), float(snapshot.decisions.get((dimension, action), 0)))
         failures.add_metric((controller,), float(snapshot.controller_failures.get(dimension, 0)))
+    failures.add_metric(("guard",), float(snapshot.controller_failures.get("guard", 0)))
     yield changes
     yield failures
 

@@ -68,7 +68,7 @@ def kernel_side(snapshot: Snapshot) -> Iterator[Metric]:
     runs = counter("bpf_program_runs", f"Runs of the program; {hint}.", ("program",))
     seconds = counter("bpf_program_run_seconds", f"Time the program ran; {hint}.", ("program",))
     for program, (count, nanoseconds) in snapshot.programs.items():
-        attached.add_metric((program,), float(bool(snapshot.attached)))
+        attached.add_metric((program,), float(program in snapshot.linked))
         runs.add_metric((program,), float(count))
         seconds.add_metric((program,), nanoseconds / 1e9)
     yield attached

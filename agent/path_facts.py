@@ -128,6 +128,8 @@ def _applied(tuner: Tuner, match: Match, address: IPv4Address | IPv6Address) -> 
         return "nothing: a rule of paths.rules excludes it"
     if tuner.dry_run:
         return "nothing: this is a dry run"
+    if not tuner.kernel.attached:
+        return "nothing: the programs are attached to no cgroup"
     verdict = in_force(tuner, match)
     if verdict is not None:
         return f"nothing: quarantined until {moment(verdict.until)} UTC, because {verdict.because}"

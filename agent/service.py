@@ -21,6 +21,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent import cgroups, config_file, modules
+from agent.beat import Beat
 from agent.config import Config
 from agent.connect import socket_path
 from agent.errors import TcptunedError, UsageError
@@ -107,7 +108,7 @@ class Service:
         )
         jobs = self._jobs()
         for job in jobs:
-            scheduler.add_job(job.function, "interval", seconds=job.interval, id=job.name)
+            scheduler.add_job(job.function, Beat(seconds=job.interval, timezone=UTC), id=job.name)
         self._web.start()
         scheduler.start()
         self._keeper.start()
@@ -207,6 +208,7 @@ class Service:
                 if config.ack.most_thinned:
                     self._kernel.watch_packets(True)
                 self.tuner.reconfigure(config)
+                self.tuner.renew_lease()  # the next sample may be longer away than what is left of the old lease
                 self._kernel.watch_packets(config.ack.most_thinned > 0)
             self._web.security.install(security)
             self._fleet.use(config.fleet.prometheus_url)
@@ -221,7 +223,7 @@ class Service:
             self._health.reload_time = time.time()
             for job, interval in zip(jobs, (config.sampling.interval, config.control.interval), strict=True):
                 job.interval = interval
-                scheduler.reschedule_job(job.name, trigger="interval", seconds=interval)
+                scheduler.reschedule_job(job.name, trigger=Beat(seconds=interval, timezone=UTC))
             logger.info("the configuration is reloaded")
         self._notifier.ready()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from agent import features
 from agent.administrator import Override
 from agent.dimensions import against
 from agent.fleet import FleetState
@@ -83,6 +82,7 @@ class Snapshot:
     adoption_obstacle: str  # a key of adoption.OBSTACLES, or empty
     sockets_left: Mapping[str, int]  # by reason
     programs: Mapping[str, tuple[int, int]]  # runs, nanoseconds
+    linked: frozenset[str]  # those that are attached
     map_entries: Mapping[str, tuple[int, int]]  # entries, capacity
     paths: int
     paths_by_group: Array
@@ -121,7 +121,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         arms=tuple(tuple(arm.name for arm in dimension.arms) for dimension in tuner.dimensions),
         values=tuple(tuple(arm.value for arm in dimension.arms) for dimension in tuner.dimensions),
         laws=tuple(dimension.law_name for dimension in tuner.dimensions),
-        host_congestion=features.host_congestion(),
+        host_congestion=tuner.host_congestion,
         rows=tuner.totals.by_side.copy(),
         connections=tuner.totals.connections_by_treatment.copy(),
         out_of_comparison=tuner.totals.out_of_comparison.copy(),
@@ -137,6 +137,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         adoption_obstacle=tuner.adoption.obstacle,
         sockets_left=dict(tuner.adoption.left),
         programs=kernel.program_costs(),
+        linked=kernel.linked(),
         map_entries={
             "policies": (tuner.publisher.entries, tuner.policy_capacity),
             "rows": (tuner.last_rows, config.sampling.rows),
@@ -144,7 +145,7 @@ def take(tuner: Tuner, health: Health) -> Snapshot:
         paths=len(store) - store.groups,
         paths_by_group=np.bincount(group_of_path, minlength=groups),
         decisions=dict(tuner.changes.counts),
-        controller_failures=dict(tuner.failures),
+        controller_failures={**tuner.failures, "guard": tuner.guarding.failures},
         fleet_arms=len(tuner.knowledge.totals) if tuner.knowledge else 0,
         journal=tuple(tuner.journal.recent),
         watch=tuner.guarding.watch(),

@@ -39,6 +39,7 @@ _OVERHEAD = 10.0  # seconds for set-up, the agent's start, and the objects under
 _PATIENCE = 60.0  # seconds an object under way may take after its phase
 _ERRORS_SHOWN = 5
 _REFRESH = 0.5  # seconds
+MOST_SECONDS = 600.0  # after a half-life of the evidence it would not show any more that all were seen
 _SEEN_AT_LEAST = 0.5  # of the last phase's connections; the rest allows for evidence fading and samples not drawn yet
 
 _Policy = tuple[float, list[dict[str, Any]]]  # connections learnt from; by dimension: what was chosen and why

@@ -65,7 +65,11 @@ class RunningAgent:
         self.process: subprocess.Popen[Any] = lab.run_in(side, command, stderr=self._log, **options)
 
     def __enter__(self) -> Self:
-        self.wait()
+        try:
+            self.wait()
+        except BaseException:  # or it would answer in the place of the next one
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def wait(self) -> None:
@@ -81,7 +85,10 @@ class RunningAgent:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGCONT)
                 self.process.terminate()
-                self.process.wait(20)
+                try:
+                    self.process.wait(20)
+                finally:
+                    self.process.kill()
 
     def log(self) -> str:
         """What the agent wrote to stderr."""

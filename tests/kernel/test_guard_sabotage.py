@@ -17,7 +17,7 @@ from agent.lab.workload import Transfer
 
 SABOTAGED = Path(__file__).with_name("sabotaged.py")
 MOST_CONNECTIONS = 150
-OPTIONS = ("initial_window", "congestion_control", "ack_delay")
+OPTIONS = ("initial_window", "congestion_control", "ack_policy")
 
 SHALLOW = PathSpec.symmetric("shallow", rate_mbps=12, delay_ms=5, queue_packets=10)
 LOSSY = PathSpec.symmetric("lossy", rate_mbps=50, delay_ms=40, queue_packets=200, loss=0.02)

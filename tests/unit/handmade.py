@@ -75,6 +75,9 @@ class StillKernel:
         del group
         return np.zeros(constants()["RTT_SLOTS"], np.uint64), 0
 
+    def linked(self) -> frozenset[str]:
+        return frozenset(["tcptuned_ops", "tcptuned_choice"] if self.attached else [])
+
     def program_costs(self) -> dict[str, tuple[int, int]]:
         return {"tcptuned_ops": (0, 0), "tcptuned_choice": (0, 0)}
 

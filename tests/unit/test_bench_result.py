@@ -48,6 +48,15 @@ def test_the_best_arm_must_be_decent() -> None:
     assert said.chosen == "iw28"
 
 
+def test_after_a_change_the_best_arm_is_not_measured_by_what_chose_it() -> None:
+    values = cell(cubic_iw40=0.9, tcptuned=0.9) | {"changes": True}
+    values["runs"]["cubic-iw40"]["compared"] = [(0, 0.8), (0, 0.9)] * 6
+    said = measured(values)
+    assert said.oracle == "cubic-iw40"
+    assert said.against is not None
+    assert said.against.value == pytest.approx(1.0)
+
+
 def test_learnt_is_when_the_next_ones_are_near_the_best() -> None:
     values = cell(cubic_iw40=0.5)
     run = values["runs"][TCPTUNED.name]

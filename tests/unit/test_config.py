@@ -252,6 +252,14 @@ MISTAKES = [
     ),
     # Words
     ("congestion: {allowed: []}\n", "1:23: congestion.allowed: must list at least one"),
+    (
+        'paths: {rules: [{match: ["::ffff:10.0.0.0/104"]}]}\n',
+        "1:26: paths.rules[0].match[0]: ::ffff:a00:0/104 is an IPv4 network: write 10.0.0.0/8",
+    ),
+    (
+        'attach: {cgroups: ["a\\e[31m", "a\\e[31m"]}\n',
+        "1:31: attach.cgroups[1]: 'a\\x1b[31m' is listed twice; delete one",
+    ),
     ("congestion: {allowed: [bbr, bbr]}\n", "1:29: congestion.allowed[1]: bbr is listed twice; delete one"),
     ("congestion: {allowed: [BBR]}\n", "1:24: congestion.allowed[0]: must be an algorithm's name such as cubic"),
     ("attach: {cgroups: []}\n", "1:19: attach.cgroups: must list at least one"),

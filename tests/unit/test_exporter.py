@@ -220,7 +220,7 @@ def test_decisions_kernel_side_and_health(busy: Snapshot) -> None:
 
 
 def test_detached_programs_are_shown_as_such(quiet: Snapshot) -> None:
-    found = registry(lambda: replace(quiet, attached=()))
+    found = registry(lambda: replace(quiet, attached=(), linked=frozenset()))
     assert _value(found, "bpf_program_attached", program="tcptuned_ops") == 0
     assert _value(found, "attached_cgroups") == 0
 

@@ -226,3 +226,17 @@ def test_a_handshake_that_never_comes_to_an_end() -> None:
             query(f"https://127.0.0.1:{port}", "up", seconds=SECONDS)
         assert time.monotonic() - begin < SECONDS + 1.0
     assert caught.value.reason == "timeout"
+
+
+@pytest.mark.parametrize(("url", "port"), [("http://[2001:db8::9]", 80), ("https://[2001:db8::a]/x", 443)])
+def test_an_ipv6_address_without_a_port_has_the_schemes(url: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(address: tuple[str, int], timeout: float) -> socket.socket:
+        asked.append(address)
+        raise ConnectionRefusedError(timeout)
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(FleetError):
+        query(url, "up", seconds=SECONDS)
+    assert asked == [(url.split("[")[1].split("]", maxsplit=1)[0], port)]

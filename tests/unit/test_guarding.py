@@ -216,7 +216,11 @@ def test_a_guard_that_fails_lets_nothing_through(tuner: Tuner, monkeypatch: pyte
     with monkeypatch.context() as patched:
         patched.setattr(Guard, "step", broken)
         tuner.decide(1001.0)
-    assert tuner.guarding.failures == 1
+        found = take(tuner, Health())
+        said = explain(tuner, ADDRESS)
+    assert (found.controller_failures["guard"], found.watch.off is not None) == (1, True)
+    assert said["guard"]["state"] == "off"
+    assert "the guard failed" in said["applied"]
     for decision in (*tuner.decisions, *tuner.decider.unknown):
         assert (decision.probabilities[:, 0] == 1).all()
     tuner.decide(1002.0)

@@ -78,7 +78,7 @@ def measured(cell: Cell) -> Measured:
         for ratio in (mean_ratio, median_ratio)
     )
     oracle = _oracle(cell)
-    ours, best = values[TCPTUNED.name], values[oracle] if oracle else {}
+    ours, best = values[TCPTUNED.name], _best(cell, oracle) if oracle else {}
     cold, cold_default = (_by_size(runs[each.name]["learned"]) for each in (TCPTUNED, DEFAULT))
     # It goes on learning while it is compared.
     ways = ("compared",) if changed else ("learned", "compared")
@@ -150,6 +150,12 @@ def _oracle(cell: Cell) -> str | None:
     # After a change what was learnt before says nothing: half of what came after it chooses.
     half = {name: runs[name]["compared"][::2] if cell["changes"] else runs[name]["learned"] for name in decent}
     return min(decent, key=lambda name: float(np.mean([value for _, value in half[name]])))
+
+
+def _best(cell: Cell, oracle: str) -> _BySize:
+    """The oracle's connections, without those by which it was chosen: of many alike the luckiest looks fast by them."""
+    compared = cell["runs"][oracle]["compared"]
+    return _by_size(compared[1::2] if cell["changes"] else compared)
 
 
 def _near(samples: Sequence[Sequence[float]], best: _BySize, typical: _Typical) -> int | None:
