@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -135,21 +135,15 @@ def _network(value: object) -> AnyNetwork:
     if "%" in value:
         raise refusal("must be a network without a zone: leave out the part from % on")
     try:
-        return _unmapped(ip_network(value))
-    except ValueError:
-        pass
-    try:
-        suggested = ip_network(value, strict=False)
+        network = ip_network(value, strict=False)
     except ValueError:
         raise refusal(f"must be a network such as 203.0.113.0/24 or 2001:db8::/32, not {value[:50]!r}") from None
-    raise refusal(f"{value} has host bits set; the network is {suggested}")
-
-
-def _unmapped(network: AnyNetwork) -> AnyNetwork:
-    """Mapped into IPv6 (RFC 4291, section 2.5.5.2) it would have the same place in the kernel, and IPv6's prefix."""
-    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED.prefixlen and network.subnet_of(_MAPPED):
+    # Mapped into IPv6 (RFC 4291, section 2.5.5.2) it would have the same place in the kernel, and IPv6's prefix.
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         same = IPv4Network((network.network_address.packed[12:], network.prefixlen - _MAPPED.prefixlen))
         raise refusal(f"{network} is an IPv4 network: write {same}")
+    if ip_interface(value).ip != network.network_address:
+        raise refusal(f"{value} has host bits set; the network is {network}")
     return network
 
 
