@@ -113,6 +113,10 @@ class EvidenceStore:
         """The row of a path, if it is known."""
         return self._identities.find(address, bits, group)
 
+    def rows_known(self, identity: Array) -> Array:
+        """The row of each identity (agent/identities.py); -1 where it is not known."""
+        return self._identities.rows_known(identity)
+
     def of(self, dimension: int) -> Evidence:
         """The evidence of one dimension by number: a view, not a copy."""
         return Evidence(self.dimensions[dimension].arms, self._sums[: len(self), self._slots[dimension]])

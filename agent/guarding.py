@@ -64,7 +64,7 @@ class Guarding:
         self.guard.absorb(samples.rows, samples.treated, samples.sent)
 
     def step(self, now: float) -> list[Event]:
-        """Judges; what failed loses its evidence of the treated and the holdout, which begins anew.
+        """Judges. What harmed stays among what the effect is told by, or it would be told without the harm.
 
         What is to be decided anew becomes news of the store, or `turned` is True for all of it. If the guard itself
         fails, nothing is trusted: everything gets the kernel's defaults until it works again.
@@ -82,17 +82,11 @@ class Guarding:
         else:
             self._broken = False
             self._store.news[self.guard.touched] = self._store.urgent[self.guard.touched] = True
-            self._restart_evidence([event.row for event in events if event.until is not None])
+            paths = [event.row for event in events if event.until is not None and event.row != ALL]
+            np.add.at(self._trips, self._store.identity["group"][paths], 1)
         self._off = self._broken or self.guard.off
         self.turned = self._off != was_off
         return events
-
-    def _restart_evidence(self, failed: list[int]) -> None:
-        rows = np.arange(len(self._store)) if ALL in failed else np.array(failed, np.intp)
-        for slot in (self._store.holdout_slot, self._store.treated_slot):
-            self._store.fill(rows, np.full(len(rows), slot), np.zeros((len(rows), self._store.sums.shape[2])))
-        paths = np.array([row for row in failed if row != ALL], np.intp)
-        np.add.at(self._trips, self._store.identity["group"][paths], 1)
 
     def restrained(self, decision: Decision, rows: Array) -> Decision:
         """`decision` for some rows, with the kernel's defaults in place of what is not to be used."""

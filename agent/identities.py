@@ -44,6 +44,10 @@ class Identities:
         row = int(self._located(np.array([address + bytes([bits, group])], _NAME))[0])
         return row if row >= 0 else None
 
+    def rows_known(self, identity: Array) -> Array:
+        """The row of each identity; -1 where it is not known."""
+        return self._located(identity.view(_NAME))
+
     def rows_of(self, identity: Array) -> tuple[Array, Array, Array]:
         """The row of each identity, these rows once, and those of them that are new here."""
         # numpy sorts byte strings, not structs

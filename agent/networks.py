@@ -136,10 +136,17 @@ class Networks:
         network, length = masked(known, bits)[0].tobytes(), int(bits[0])
         return self._index.get(network + bytes([length, rule.group, rule.bits >= length]))
 
-    def of_rule(self, rule: Rule) -> int | None:
-        """The number of the network that a rule lies in, or is; None if it is wider, or nothing is known."""
-        bits = _network_bits(np.frombuffer(rule.address, np.uint8)[None])
-        return self.above(rule.address, rule) if rule.bits >= bits[0] else None
+    def of_rules(self, rules: Array) -> Array:
+        """The number of the network that each rule lies in, or is; -1 if it is wider, or nothing is known.
+
+        `rules` are identities (agent/identities.py) with the rules' own lengths.
+        """
+        bits = _network_bits(rules["address"])
+        names = np.zeros(len(rules), _IDENTITY)
+        names["address"], names["bits"] = masked(rules["address"], bits), bits
+        names["group"], names["rule"] = rules["group"], True
+        found = [self._index.get(name.tobytes()[:_NAME], -1) for name in names]
+        return np.where(rules["bits"] >= bits, found, -1)
 
     def name(self, number: int) -> str:
         """The prefix of a network as people write it."""

@@ -7,6 +7,7 @@ import numpy as np
 from agent.bpf_source import constants
 from agent.dimensions import INITIAL_WINDOW, Dimension
 from agent.evidence import EvidenceStore
+from agent.identities import identities
 from agent.kernel import Kernel
 from agent.libbpf import Array
 from agent.networks import Networks
@@ -90,7 +91,13 @@ class Publisher:
 
     def __init__(self, kernel: Kernel, rules: tuple[Rule, ...], store: EvidenceStore, networks: Networks) -> None:
         self._kernel = kernel
-        self._rules = rules
+        address = np.frombuffer(b"".join(rule.address for rule in rules), np.uint8).reshape(-1, 16)
+        bits, group = np.array([rule.bits for rule in rules]), np.array([rule.group for rule in rules])
+        self._rules = identities(address, bits, group)
+        self._of_every_rule = {
+            "path_bits": np.array([rule.path_bits for rule in rules]), "group": group,
+            "excluded": np.array([rule.excluded for rule in rules]),
+        }  # fmt: skip
         self._store = store
         self._networks = networks
         self._unwritten: tuple[Array, Array]
@@ -132,26 +139,18 @@ class Publisher:
         self._unwritten = keys[:0], policies[:0]
 
     def _publish_rules(self) -> tuple[Array, Array]:
-        rules, store = self._rules, self._store
-        policies = np.zeros(len(rules), self._kernel.policy)
-        for position, rule in enumerate(rules):
-            # The kernel has one entry for a prefix: a path with the rule's own stands for both, or else a network.
-            row = store.find(rule.address, rule.bits, rule.group)
-            network = self._networks.of_rule(rule)
-            if row is not None and row < len(self._of_rows.policies):
-                policies[position] = self._of_rows.policies[row]
-            elif network is not None and network < len(self._of_networks.policies):
-                policies[position] = self._of_networks.policies[network]
-            else:
-                policies[position] = self._of_networks.policies[rule.group]
-            policies["path_bits"][position] = rule.path_bits
-            policies["group"][position] = rule.group
-            policies["excluded"][position] = rule.excluded
-        return self._of_rules.put(np.arange(len(rules)), policies, self._rule_keys())
+        # The kernel has one entry for a prefix: a path with the rule's own stands for both, or else a network.
+        rows, networks = self._store.rows_known(self._rules), self._networks.of_rules(self._rules)
+        decided = (networks >= 0) & (networks < len(self._of_networks.policies))
+        policies = self._of_networks.policies[np.where(decided, networks, self._rules["group"])]
+        known = (rows >= 0) & (rows < len(self._of_rows.policies))
+        policies[known] = self._of_rows.policies[rows[known]]
+        for name, column in self._of_every_rule.items():
+            policies[name] = column
+        return self._of_rules.put(np.arange(len(policies)), policies, self._rule_keys())
 
     def _rule_keys(self) -> Array:
-        address = np.array([list(rule.address) for rule in self._rules], np.uint8)
-        return self._keys(address, [rule.bits for rule in self._rules])
+        return self._keys(self._rules["address"], self._rules["bits"])
 
     def _policies(self, decisions: list[Decision], rows: Array, rates: Array, pipe: Array) -> Array:
         policies = np.zeros(len(rows), self._kernel.policy)

@@ -83,8 +83,14 @@ def masked(addresses: Array, bits: Array) -> Array:
 def governing(addresses: Array, rules: Sequence[Rule]) -> Array:
     """The number of the longest rule that covers each address (any, 16 bytes); one covers all."""
     found = np.zeros(len(addresses), np.intp)
-    for number in sorted(range(len(rules)), key=lambda number: rules[number].bits):
-        rule = rules[number]
-        network = np.frombuffer(rule.address, np.uint8)
-        found[(masked(addresses ^ network, np.full(1, rule.bits)) == 0).all(axis=1)] = number
+    lengths = np.array([rule.bits for rule in rules])
+    networks = np.array([rule.address for rule in rules], "S16")
+    for length in np.unique(lengths):  # the shortest first, so that longer ones have the last word
+        numbers = np.flatnonzero(lengths == length)
+        numbers = numbers[np.argsort(networks[numbers])]
+        names = networks[numbers]
+        theirs = np.ascontiguousarray(masked(addresses, np.full(1, length))).view("S16").ravel()
+        place = np.minimum(np.searchsorted(names, theirs), len(names) - 1)
+        covered = names[place] == theirs
+        found[covered] = numbers[place[covered]]
     return found

@@ -137,17 +137,25 @@ def measure(seen: Floats) -> Measured:
 
 def evidence_of_each(found: Measured) -> Floats:
     """The logarithm (natural) of the evidence of harm on every path, (len(Harm), paths); 0: none."""
-    spread = (found.deviation + PRIOR_WEIGHT * PRIOR_VARIANCE) / (found.freedom + PRIOR_WEIGHT)
-    variance = np.maximum(spread * found.factor, found.least)
-    return _evidence(found.worse, variance, found.enough)
+    return _evidence(found.worse, _variance(found), found.enough)
 
 
 def evidence_of_gain(found: Measured) -> Floats:
     """The same evidence, of transfers taking less time than the holdout's; (paths,)."""
     time = slice(Harm.TIME, Harm.TIME + 1)
-    spread = (found.deviation[time] + PRIOR_WEIGHT * PRIOR_VARIANCE[time]) / (found.freedom[time] + PRIOR_WEIGHT)
-    evidence: Floats = _likelihood(-found.worse[time], spread * found.factor[time], found.enough[time], time)[0]
+    evidence: Floats = _likelihood(-found.worse[time], _variance(found)[time], found.enough[time], time)[0]
     return evidence
+
+
+def much_faster(found: Measured) -> NDArray[np.bool_]:
+    """Where the treated are so much faster that what they retransmit is no harm, (paths,)."""
+    return _much_faster(found.worse, _variance(found), found.enough)
+
+
+def _variance(found: Measured) -> Floats:
+    spread = (found.deviation + PRIOR_WEIGHT * PRIOR_VARIANCE) / (found.freedom + PRIOR_WEIGHT)
+    variance: Floats = np.maximum(spread * found.factor, found.least)
+    return variance
 
 
 def parts(found: Measured, usual: Floats) -> Floats:
@@ -183,9 +191,13 @@ def evidence_of_all(pool: Floats) -> tuple[Floats, Floats]:
 
 def _evidence(worse: Floats, variance: Floats, enough: NDArray[np.bool_]) -> Floats:
     evidence = _likelihood(worse, variance, enough, slice(None))
-    much_faster = np.logical_and(enough, worse + np.sqrt(variance) < -MUCH_FASTER)[Harm.TIME]
-    evidence[Harm.RETRANSMISSION] = np.where(much_faster, 0.0, evidence[Harm.RETRANSMISSION])
+    evidence[Harm.RETRANSMISSION] = np.where(_much_faster(worse, variance, enough), 0.0, evidence[Harm.RETRANSMISSION])
     return evidence
+
+
+def _much_faster(worse: Floats, variance: Floats, enough: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    much: NDArray[np.bool_] = np.logical_and(enough, worse + np.sqrt(variance) < -MUCH_FASTER)[Harm.TIME]
+    return much
 
 
 def _likelihood(worse: Floats, variance: Floats, enough: NDArray[np.bool_], kinds: slice) -> Floats:
@@ -210,23 +222,35 @@ def _factor(count: Floats) -> Floats:
 
 def _time(sums: Floats) -> tuple[Floats, ...]:
     """`sums` is (fields, 2, paths)."""
-    side = np.maximum(sums[Seen.TRANSFERS], _TINY)
     both = sums[: Seen.CONNECTIONS, CONTROL] + sums[: Seen.CONNECTIONS, TREATED]
-    transfers = np.maximum(both[Seen.TRANSFERS], _TINY)
-    time, size = both[Seen.LOG_TIME] / transfers, both[Seen.LOG_BYTES] / transfers
-    times = np.maximum(both[Seen.LOG_TIME_SQUARED] - both[Seen.LOG_TIME] * time, 0.0)
-    sizes = np.maximum(both[Seen.LOG_BYTES_SQUARED] - both[Seen.LOG_BYTES] * size, 0.0)
-    products = both[Seen.LOG_TIME_BYTES] - both[Seen.LOG_TIME] * size
-    slope = slope_of(products, sizes)
-    residual = residual_of(slope, times, products, sizes)
+    transfers, moments = _moments(both)
+    slope = slope_of(moments[1], moments[2])
+    residual = residual_of(slope, *moments)
+    side, own_moments = _moments(sums)
+    own = residual_of(slope, *own_moments)
 
     adjusted = (sums[Seen.LOG_TIME] - slope * sums[Seen.LOG_BYTES]) / side
     # Transfers of one connection are alike: they are one.
     count = np.minimum(sums[Seen.TRANSFERS], sums[Seen.CONNECTIONS])
     total = count[CONTROL] + count[TREATED]
-    freedom = np.maximum(total - 2.0, 0.0)
-    apart = adjusted[TREATED] - adjusted[CONTROL]
-    return apart, _factor(count), residual * (total / transfers), freedom, np.zeros_like(apart)
+    deviation, freedom = residual * (total / transfers), np.maximum(total - 2.0, 0.0)
+    # Where one side varies more than both together, it leaves more to chance: the holdout, beside the paced.
+    prior = PRIOR_WEIGHT * PRIOR_VARIANCE[Harm.TIME]
+    of_side = (own * (count / side) + prior) / (np.maximum(count - 1.0, 0.0) + PRIOR_WEIGHT)
+    of_both = (deviation + prior) / (freedom + PRIOR_WEIGHT)
+    factor = _factor(count)
+    apart = (np.maximum(of_side, of_both) / np.maximum(count, _TINY)).sum(axis=0)
+    least = np.where((factor > 0) & (of_side > of_both).any(axis=0), apart, 0.0)
+    return adjusted[TREATED] - adjusted[CONTROL], factor, deviation, freedom, least
+
+
+def _moments(sums: Floats) -> tuple[Floats, tuple[Floats, Floats, Floats]]:
+    """How many transfers, and the squares around their means: of times, of both, of sizes."""
+    transfers = np.maximum(sums[Seen.TRANSFERS], _TINY)
+    time, size = sums[Seen.LOG_TIME] / transfers, sums[Seen.LOG_BYTES] / transfers
+    times = np.maximum(sums[Seen.LOG_TIME_SQUARED] - sums[Seen.LOG_TIME] * time, 0.0)
+    sizes = np.maximum(sums[Seen.LOG_BYTES_SQUARED] - sums[Seen.LOG_BYTES] * size, 0.0)
+    return transfers, (times, sums[Seen.LOG_TIME_BYTES] - sums[Seen.LOG_TIME] * size, sizes)
 
 
 def _loss(sums: Floats, connections: Floats) -> tuple[Floats, ...]:

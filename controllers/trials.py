@@ -22,6 +22,7 @@ QUARANTINE = 600.0
 QUARANTINE_MOST = 86_400.0
 FORGIVEN = 43_200.0
 MOST_LEVEL = 16.0
+FORGOTTEN = 0.1  # of a quarantine: so little is nothing
 _LONG_AGO = -1e9  # seconds
 # What outlives the process, and its bounds.
 _KEPT: dict[str, tuple[float, float]] = {
@@ -42,7 +43,7 @@ class Trials:
     parts: Floats  # what it told of all paths, in this trial
     pooled: Floats  # the first POOLED of these, of all trials, as far as they have not faded
     lately: Floats  # what the last connections of either side did; outlives a trial (controllers/holdout.py)
-    began: Floats
+    began: Floats  # the trial, or the quarantine
     probation: NDArray[np.bool_]
     quarantined: NDArray[np.bool_]
     until: Floats
@@ -95,6 +96,13 @@ class Trials:
         self.until[rows] = now + np.minimum(QUARANTINE * np.exp2(level), QUARANTINE_MOST)
         self.level[rows] = level + 1.0
         self.quarantined[rows], self.kind[rows], self.worse[rows] = True, kind, worse
+        self.began[rows] = now
+
+    def marked(self, now: float) -> NDArray[np.bool_]:
+        """The rows whose last quarantine is not forgiven yet, (rows,)."""
+        outside = np.maximum(now - self.until, 0.0)
+        marked: NDArray[np.bool_] = self.level * np.exp2(-outside / FORGIVEN) > FORGOTTEN
+        return marked
 
     def dump(self, now: float) -> dict[str, Floats]:
         """What outlives the process, with times that count from `now`. Of a trial nothing does: the next one begins."""

@@ -41,6 +41,8 @@ class Truth:
     first_window: tuple[float, float] = (0.03, 0.03)
     burst: float = 0.5
     again: tuple[float, float] = (0.01, 0.01)
+    calm: float = 1.0  # the noise of the treated by that of the holdout
+    only: int | None = None  # so many of the paths are treated otherwise than the holdout; None: all
     daily: float = 0.0  # log2 of how much slower the worst hour of the day is than its mean
 
     def but(self, **changes: Any) -> Truth:
@@ -90,8 +92,10 @@ class Paths:
         share = self.shares()
         treated = random.random(shape) >= share[:, None]
         harmed = treated & ~(self.guard.quarantined | self.guard.off)[:, None]
+        harmed[truth.only :] &= truth.only is None
         size = random.normal(1, 1, shape)
-        log_time = NOISES[truth.noise](random, shape) + 0.6 * size + truth.slower * harmed
+        noise = NOISES[truth.noise](random, shape) * np.where(harmed, truth.calm, 1.0)
+        log_time = noise + 0.6 * size + truth.slower * harmed
         log_time += truth.daily * np.sin(2 * np.pi * self.now / 86_400)
         window = WINDOWS[harmed.astype(int)]
         loss = np.array(truth.first_window)[harmed.astype(int)]

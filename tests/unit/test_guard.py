@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from simulated_harm import HOLDOUT, NOISES, Paths, Truth
 
 from controllers import Decision, Field
-from controllers.guard import ALL, MOST_JUDGED, WIDESPREAD, WIDESPREAD_PATHS, Event, Guard
-from controllers.harm import HARMS, Harm
+from controllers.guard import ALL, BEYOND_DOUBT, MOST_JUDGED, WIDESPREAD, WIDESPREAD_PATHS, Event, Guard
+from controllers.harm import HARMS, Harm, Seen, evidence_of_each, measure
 from controllers.holdout import probation_holdout
 from controllers.trials import FORGIVEN, QUARANTINE, QUARANTINE_MOST
 
@@ -129,6 +130,38 @@ def test_retransmissions_are_the_price_of_being_four_times_as_fast() -> None:
     assert began(Paths(50).run(price.but(slower=-1.0), looks=100, connections=5))
 
 
+@pytest.mark.parametrize(("variance", "excused"), [(1e-6, True), (1.0, False)])
+def test_a_gain_by_chance_is_no_excuse_for_retransmissions(variance: float, excused: bool) -> None:
+    """More than four times as fast, beyond doubt or by a handful of connections that differ by as much."""
+    found = replace(
+        measure(np.zeros((1, 2, len(Seen)), np.float32)),
+        worse=np.array([[-2.5], [0.0], [0.05]]), least=np.array([[variance], [1e-6], [1e-6]]),
+        enough=np.ones((3, 1), np.bool_),
+    )  # fmt: skip
+    assert (evidence_of_each(found)[Harm.RETRANSMISSION, 0] > BEYOND_DOUBT) == (not excused)
+
+
+@pytest.mark.parametrize("others", [0, 20])
+@pytest.mark.parametrize(
+    ("price", "kind"),
+    [({"first_window": (0.0, 0.15)}, Harm.FIRST_WINDOW), ({"again": (0.01, 0.06)}, Harm.RETRANSMISSION)],
+)
+def test_what_gains_time_is_judged_by_its_losses_all_the_same(
+    others: int, price: dict[str, tuple[float, float]], kind: Harm
+) -> None:
+    """Where it is not four times as fast; and the path alone, not everything."""
+    truth = Truth(slower=-0.85, first_window=(0.0, 0.0), burst=0.0, only=1).but(**price)
+    for seed in range(5):
+        events = began(Paths(1 + others, seed=seed).run(truth, looks=60, connections=5))
+        assert [(event.row, event.kind) for event in events][:1] == [(0, kind)]
+
+
+def test_a_holdout_that_varies_more_than_the_treated_makes_no_false_alarms() -> None:
+    """As where pacing or another algorithm makes times even."""
+    day = Paths(400, look=200.0)
+    assert began(day.run(Truth(noise="student", calm=0.3), looks=432, connections=20)) == []
+
+
 def test_many_transfers_of_one_connection_are_one_draw() -> None:
     """Two hosts with one connection each, open for hours; the slower one happens to be treated."""
     guard = Guard()
@@ -226,6 +259,22 @@ def test_when_paths_with_much_of_the_traffic_fail_all_is_switched_off() -> None:
     (event,) = events
     assert (event.row, event.kind) == (ALL, WIDESPREAD)
     assert event.worse == pytest.approx(1200 / 2600, rel=0.01)
+
+
+def test_quarantines_that_switched_all_off_do_not_do_it_again() -> None:
+    """Though they outlast it."""
+    guard = Guard()
+    guard.resize(10)
+    guard.step(0.0)
+    guard._rows.level[:3], guard._rows.until[:3] = 3.0, 0.0
+    guard._rows.quarantine(np.arange(3), 0.0, np.full(3, Harm.TIME), np.ones(3))
+    busy = np.zeros((10, len(Field)))
+    busy[:, Field.CLOSED] = 5
+    begun = []
+    for now in range(1, 4 * 3600, 5):
+        guard.absorb(np.arange(10), np.ones(10, np.bool_), busy)
+        begun += began(guard.step(float(now)))
+    assert [(event.row, event.kind) for event in begun] == [(ALL, WIDESPREAD)]
 
 
 def test_a_single_path_does_not_switch_off_the_others() -> None:
@@ -349,11 +398,15 @@ def test_siblings_vouch_for_a_path_that_cannot_tell_yet() -> None:
     assert vouched.tolist() == [3, 3, 0, 0]
     new, network = np.arange(5, 9), np.arange(4)
     assert guard.holdout(0.05, new, vouched[network]) == pytest.approx([0.025, 0.025, 0.2, 0.2])
-    guard._rows.level[5] = 1.0
+    guard._rows.level[5], guard._rows.until[5] = 1.0, some.now
     guard._rows.lately[6] = slow.guard._rows.lately[3]
     assert guard.holdout(0.05, new, vouched[network]) == pytest.approx([0.2, 0.2, 0.2, 0.2])
-    guard._rows.level[0] = 1.0
+    guard._rows.level[0], guard._rows.until[0] = 1.0, some.now
     assert guard.vouched(np.arange(5), networks, 4).tolist() == [0, 3, 0, 0]
+    assert guard.remembered.tolist() == [0, 5]
+    guard._rows.until[[0, 5]] -= 4 * FORGIVEN  # forgiven to a sixteenth
+    assert guard.vouched(np.arange(5), networks, 4).tolist() == [3, 3, 0, 0]
+    assert guard.remembered.tolist() == []
 
 
 @pytest.mark.parametrize("noise", NOISES)

@@ -107,12 +107,12 @@ def test_where_siblings_gain_much_an_unknown_path_is_mostly_treated() -> None:
     assert explain(tuner, ADDRESS)["guard"]["holdout"] == 0.025
 
 
-def test_the_comparison_of_the_harmed_path_begins_anew(tuner: Tuner) -> None:
+def test_the_effect_is_told_with_the_harm_that_was_stopped(tuner: Tuner) -> None:
+    """Without it the treated would look better than they were."""
+    tuner.decide(1005.0)
+    assert tuner.effect.uplifts["all"].ratio[0] < 0
     sides = [tuner.store.holdout_slot, tuner.store.treated_slot]
-    assert (tuner.store.sums[row(tuner), sides] == 0).all()
-    assert (tuner.store.sums[row(tuner, "203.0.114.1"), sides] != 0).any()
-    # What the arms did is still known.
-    assert (tuner.store.sums[row(tuner), 0] != 0).any()
+    assert (tuner.store.sums[row(tuner), sides].any(axis=1)).all()
 
 
 def test_it_ends_after_its_time(tuner: Tuner) -> None:
