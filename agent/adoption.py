@@ -64,6 +64,7 @@ class Adoption:
         if not self._called:
             return
         self._called = False
+        self.obstacle = self._kernel.no_iterator  # what kept it before may have passed
         if not self.obstacle:
             try:
                 self._adopt()

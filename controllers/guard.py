@@ -28,7 +28,7 @@ __all__ = ["ALL", "WIDESPREAD", "Event", "Guard"]
 ALL = -1  # as a row: everything
 
 # Beyond doubt: 100,000 to 1. With 3 kinds of harm and trials of at least ten minutes, a path without harm fails on less
-# than one day of 200. For everything together, looked at more often and with more at stake, 1,000,000 to 1.
+# than one day of 100. For everything together, looked at more often and with more at stake, 1,000,000 to 1.
 BEYOND_DOUBT = float(np.log(1e5))
 BEYOND_DOUBT_ALL = float(np.log(1e6))
 # A trial ends after so many connections, but not before so many seconds have passed.
