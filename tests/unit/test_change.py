@@ -85,7 +85,7 @@ def test_other_times_are_noticed_within_ten_connections(by: float) -> None:
     connect(store, random, count=100, level=18)
     before = store.changes
     connect(store, random, count=10, level=18 + by)
-    assert store.changes >= before + 0.95 * PATHS
+    assert before + 0.95 * PATHS <= store.changes <= before + 1.2 * PATHS  # once each
     assert np.median(worth(store)) < KEPT + 11
 
 
