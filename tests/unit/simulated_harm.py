@@ -53,7 +53,10 @@ class Truth:
 class Paths:
     """`paths` alike under one guard, which is asked after every `look` seconds."""
 
-    def __init__(self, paths: int, *, look: float = 5.0, seed: int = 1, holdout: float = HOLDOUT) -> None:
+    def __init__(
+        self, paths: int, *, look: float = 5.0, seed: int = 1, holdout: float = HOLDOUT, together: bool = False
+    ) -> None:
+        """`together`: a look's connections of a path and side are one sample, as on busy paths."""
         self.guard = Guard()
         self.guard.resize(paths)
         self.events: list[Event] = []
@@ -64,6 +67,7 @@ class Paths:
         self.now = 0.0
         self._look = look
         self._holdout = holdout
+        self._together = together
         self._random = np.random.default_rng(seed)
 
     def run(self, truth: Truth, *, looks: int, connections: int) -> list[Event]:
@@ -112,5 +116,11 @@ class Paths:
             (Field.FIRST_WINDOW_LOSSES, lost), (Field.SEGMENTS, SEGMENTS + again), (Field.RETRANSMITTED, again),
         ):  # fmt: skip
             one[..., field] = value
-        rows = np.repeat(np.arange(paths), connections)
-        self.guard.absorb(rows, treated.ravel(), one.reshape(-1, len(Field)))
+        rows = np.arange(paths)
+        if self._together:
+            for name, side in ((True, treated), (False, ~treated)):
+                seen = np.flatnonzero(side.any(axis=1))
+                sums = (one * side[..., None]).sum(axis=1)
+                self.guard.absorb(rows[seen], np.full(len(seen), name), sums[seen])
+            return
+        self.guard.absorb(np.repeat(rows, connections), treated.ravel(), one.reshape(-1, len(Field)))

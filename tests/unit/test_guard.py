@@ -162,6 +162,12 @@ def test_a_holdout_that_varies_more_than_the_treated_makes_no_false_alarms() -> 
     assert began(day.run(Truth(noise="student", calm=0.3), looks=432, connections=20)) == []
 
 
+def test_bursts_on_busy_paths_make_no_false_alarms() -> None:
+    """Where a sample of the treated is many connections, and of the holdout one."""
+    busy = Paths(40, look=1.0, together=True)
+    assert began(busy.run(Truth(first_window=(0.1, 0.1), burst=0.9), looks=1500, connections=20)) == []
+
+
 def test_many_transfers_of_one_connection_are_one_draw() -> None:
     """Two hosts with one connection each, open for hours; the slower one happens to be treated."""
     guard = Guard()
