@@ -39,7 +39,7 @@ _OVERHEAD = 10.0  # seconds for set-up, the agent's start, and the objects under
 _PATIENCE = 60.0  # seconds an object under way may take after its phase
 _ERRORS_SHOWN = 5
 _REFRESH = 0.5  # seconds
-MOST_SECONDS = 600.0  # after a half-life of the evidence it would not show any more that all were seen
+_MOST_SECONDS = 600.0  # after a half-life of the evidence it would not show any more that all were seen
 _SEEN_AT_LEAST = 0.5  # of the last phase's connections; the rest allows for evidence fading and samples not drawn yet
 
 _Policy = tuple[float, list[dict[str, Any]]]  # connections learnt from; by dimension: what was chosen and why
@@ -79,10 +79,12 @@ PATHS = (
 def show_demo(*, seconds: float, as_json: bool) -> int:
     """Runs the demo in about `seconds`, shows it, and returns the exit code.
 
-    Raises UsageError without root or for too short a time, LabError if the laboratory or the agent fails.
+    Raises UsageError without root or for too short or long a time, LabError if the laboratory or the agent fails.
     """
     if not (math.isfinite(seconds) and seconds >= LEAST_SECONDS):
         raise UsageError(f"--seconds must be at least {LEAST_SECONDS:g}: the agent needs some time to learn")
+    if seconds > _MOST_SECONDS:
+        raise UsageError(f"--seconds must be at most {_MOST_SECONDS:g}: for longer there is the agent itself")
     require_system()
     # A demo that is told to end cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

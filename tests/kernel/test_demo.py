@@ -108,9 +108,10 @@ def test_an_interrupt_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
     assert_nothing_left(demo.pid, tmp_path)
 
 
-def test_too_short_a_demo_is_refused(tmp_path: Path) -> None:
-    demo = start(tmp_path, "--seconds", "nan")
-    assert "at least 20" in demo.communicate(timeout=30)[1]
+@pytest.mark.parametrize(("seconds", "bound"), [("nan", "at least 20"), ("3600", "at most 600")])
+def test_too_short_and_too_long_a_demo_is_refused(tmp_path: Path, seconds: str, bound: str) -> None:
+    demo = start(tmp_path, "--seconds", seconds)
+    assert bound in demo.communicate(timeout=30)[1]
     assert demo.returncode == 2
 
 
