@@ -1,8 +1,8 @@
 """The guard: where treatment harms beyond doubt, the kernel's defaults come back, on one path or everywhere.
 
 Every path is on trial all the time (controllers/harm.py): sums since the trial began, not faded. A trial ends when it
-is long; that of the time also once the treated are faster beyond doubt. The next one begins with nothing, so that harm
-that comes late is not outweighed by the past. The first trial of a path is its probation. How many connections are held
+is long, or once the treated are better beyond doubt; the next one begins with nothing, so that harm that comes late is
+not outweighed by the past. The first trial of a path is its probation. How many connections are held
 back to compare with is another matter (controllers/holdout.py).
 
 A path that fails goes into quarantine. So does everything when all paths together fail, or those in quarantine carry
@@ -251,14 +251,8 @@ class Guard:
         long = (connections >= TRIAL_CONNECTIONS) & (now - rows.began[changed] >= TRIAL_SECONDS)
         trusted = rows.probation[changed] & (connections >= PROBATION_CONNECTIONS) & (worst < SUSPECTED)
         # Where treatment neither helps nor harms, this is as rare as a false alarm: it needs no least time.
-        gains = (harm.evidence_of_gain(found) > BEYOND_DOUBT) & ~failed
-        # Losses go on being judged, unless they are the price of so much that they are not.
-        ends = (long | trusted | (gains & harm.much_faster(found))) & ~failed
-        faster = changed[gains & ~ends]
-        rows.seen[faster, :, : Seen.CONNECTIONS] = 0.0
-        rows.parts[faster, :, Harm.TIME] = 0.0
-        rows.probation[faster] &= worst[gains & ~ends] >= SUSPECTED
-        rows.restart(changed[ends], now, probation=False)
+        long |= harm.evidence_of_gain(found) > BEYOND_DOUBT
+        rows.restart(changed[(long | trusted) & ~failed], now, probation=False)
         return [Event(int(row), float(rows.until[row]), int(rows.kind[row]), float(rows.worse[row])) for row in bad]
 
     def _take_out(self, rows: Integers) -> None:

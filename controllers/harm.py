@@ -23,7 +23,7 @@ from controllers.estimates import residual_of, slope_of
 
 __all__ = [
     "CONTROL", "HARMS", "PARTS", "TREATED", "WIDESPREAD", "Harm", "Measured", "Seen", "added", "evidence_of_all",
-    "evidence_of_each", "evidence_of_gain", "measure", "much_faster", "parts", "usual_spread",
+    "evidence_of_each", "evidence_of_gain", "measure", "parts", "usual_spread",
 ]  # fmt: skip
 
 CONTROL, TREATED = 0, 1
@@ -150,11 +150,6 @@ def evidence_of_gain(found: Measured) -> Floats:
     return evidence
 
 
-def much_faster(found: Measured) -> NDArray[np.bool_]:
-    """Where the treated are so much faster that what they retransmit is no harm, (paths,)."""
-    return _much_faster(found.worse, _variance(found), found.enough)
-
-
 def _variance(found: Measured) -> Floats:
     spread = (found.deviation + PRIOR_WEIGHT * PRIOR_VARIANCE) / (found.freedom + PRIOR_WEIGHT)
     variance: Floats = np.maximum(spread * found.factor, found.least)
@@ -194,13 +189,9 @@ def evidence_of_all(pool: Floats) -> tuple[Floats, Floats]:
 
 def _evidence(worse: Floats, variance: Floats, enough: NDArray[np.bool_]) -> Floats:
     evidence = _likelihood(worse, variance, enough, slice(None))
-    evidence[Harm.RETRANSMISSION] = np.where(_much_faster(worse, variance, enough), 0.0, evidence[Harm.RETRANSMISSION])
+    much_faster = np.logical_and(enough, worse + np.sqrt(variance) < -MUCH_FASTER)[Harm.TIME]
+    evidence[Harm.RETRANSMISSION] = np.where(much_faster, 0.0, evidence[Harm.RETRANSMISSION])
     return evidence
-
-
-def _much_faster(worse: Floats, variance: Floats, enough: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    much: NDArray[np.bool_] = np.logical_and(enough, worse + np.sqrt(variance) < -MUCH_FASTER)[Harm.TIME]
-    return much
 
 
 def _likelihood(worse: Floats, variance: Floats, enough: NDArray[np.bool_], kinds: slice) -> Floats:

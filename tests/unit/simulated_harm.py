@@ -42,7 +42,6 @@ class Truth:
     burst: float = 0.5
     again: tuple[float, float] = (0.01, 0.01)
     calm: float = 1.0  # the noise of the treated by that of the holdout
-    only: int | None = None  # so many of the paths are treated otherwise than the holdout; None: all
     daily: float = 0.0  # log2 of how much slower the worst hour of the day is than its mean
 
     def but(self, **changes: Any) -> Truth:
@@ -96,7 +95,6 @@ class Paths:
         share = self.shares()
         treated = random.random(shape) >= share[:, None]
         harmed = treated & ~(self.guard.quarantined | self.guard.off)[:, None]
-        harmed[truth.only :] &= truth.only is None
         size = random.normal(1, 1, shape)
         noise = NOISES[truth.noise](random, shape) * np.where(harmed, truth.calm, 1.0)
         log_time = noise + 0.6 * size + truth.slower * harmed

@@ -141,21 +141,6 @@ def test_a_gain_by_chance_is_no_excuse_for_retransmissions(variance: float, excu
     assert (evidence_of_each(found)[Harm.RETRANSMISSION, 0] > BEYOND_DOUBT) == (not excused)
 
 
-@pytest.mark.parametrize("others", [0, 20])
-@pytest.mark.parametrize(
-    ("price", "kind"),
-    [({"first_window": (0.0, 0.15)}, Harm.FIRST_WINDOW), ({"again": (0.01, 0.06)}, Harm.RETRANSMISSION)],
-)
-def test_what_gains_time_is_judged_by_its_losses_all_the_same(
-    others: int, price: dict[str, tuple[float, float]], kind: Harm
-) -> None:
-    """Where it is not four times as fast; and the path alone, not everything."""
-    truth = Truth(slower=-0.85, first_window=(0.0, 0.0), burst=0.0, only=1).but(**price)
-    for seed in range(5):
-        events = began(Paths(1 + others, seed=seed).run(truth, looks=60, connections=5))
-        assert [(event.row, event.kind) for event in events][:1] == [(0, kind)]
-
-
 def test_a_holdout_that_varies_more_than_the_treated_makes_no_false_alarms() -> None:
     """As where pacing or another algorithm makes times even."""
     day = Paths(400, look=200.0)
