@@ -2,8 +2,8 @@
 
 Every path is on trial all the time (controllers/harm.py): sums since the trial began, not faded. A trial ends when it
 is long, or once the treated are better beyond doubt; the next one begins with nothing, so that harm that comes late is
-not outweighed by the past. The first trial of a path is its probation. How many connections are held
-back to compare with is another matter (controllers/holdout.py).
+not outweighed by the past. The first trial of a path is its probation. How many connections are held back to compare
+with is another matter (controllers/holdout.py).
 
 A path that fails goes into quarantine. So does everything when all paths together fail, or those in quarantine carry
 much of the traffic. Each quarantine is twice as long as the one before, and what happened long ago is forgiven.
@@ -107,7 +107,7 @@ class Guard:
     @property
     def remembered(self) -> Integers:
         """The rows on which there was a quarantine, which must not be forgotten soon."""
-        return np.flatnonzero(self._marked()[: self._length])
+        return np.flatnonzero(self._marked(np.arange(self._length)))
 
     def why(self, row: int) -> Event | None:
         """The quarantine that a row, or ALL, is in."""
@@ -128,12 +128,12 @@ class Guard:
         if self.off:
             return np.full(len(rows), usual, np.float32)
         self.resize(int(rows.max(initial=-1)) + 1)
-        shares, marked = np.empty(len(rows), np.float32), self._marked()
+        shares = np.empty(len(rows), np.float32)
         for first in range(0, len(rows), _BLOCK):
             part = slice(first, first + _BLOCK)
             some = rows[part]
             watched = self._rows.probation[some] & ~self._rows.quarantined[some]
-            believed = np.where(marked[some], 0.0, vouched[part])
+            believed = np.where(self._marked(some), 0.0, vouched[part])
             shares[part] = holdout.holdout(usual, watched, self._rows.lately[some], believed)
         return shares
 
@@ -142,11 +142,11 @@ class Guard:
         every one of so many networks. Where one of them was harmed it is whole."""
         self.resize(int(rows.max(initial=-1)) + 1)
         found = holdout.vouched(self._rows.lately[rows], network, networks)
-        found[network[self._marked()[rows]]] = 0.0
+        found[network[self._marked(rows)]] = 0.0
         return found
 
-    def _marked(self) -> NDArray[np.bool_]:
-        return self._rows.marked(self._now or 0.0)
+    def _marked(self, rows: Integers) -> NDArray[np.bool_]:
+        return self._rows.marked(rows, self._now or 0.0)
 
     def restrained(self, decision: Decision, rows: Integers | None, *, everything: bool) -> Decision:
         """`decision` for `rows` (None: for networks of unknown paths), with the kernel's defaults where harm is.
@@ -249,9 +249,9 @@ class Guard:
 
         connections = seen[:, harm.CONTROL, Seen.CONNECTIONS] + seen[:, harm.TREATED, Seen.CONNECTIONS]
         long = (connections >= TRIAL_CONNECTIONS) & (now - rows.began[changed] >= TRIAL_SECONDS)
-        trusted = rows.probation[changed] & (connections >= PROBATION_CONNECTIONS) & (worst < SUSPECTED)
         # Where treatment neither helps nor harms, this is as rare as a false alarm: it needs no least time.
         long |= harm.evidence_of_gain(found) > BEYOND_DOUBT
+        trusted = rows.probation[changed] & (connections >= PROBATION_CONNECTIONS) & (worst < SUSPECTED)
         rows.restart(changed[(long | trusted) & ~failed], now, probation=False)
         return [Event(int(row), float(rows.until[row]), int(rows.kind[row]), float(rows.worse[row])) for row in bad]
 

@@ -91,18 +91,22 @@ class Trials:
 
     def quarantine(self, rows: Integers, now: float, kind: Integers, worse: Floats) -> None:
         """Begins a quarantine."""
-        outside = np.maximum(now - self.until[rows], 0.0)
-        level = np.minimum(self.level[rows] * np.exp2(-outside / FORGIVEN), MOST_LEVEL)
+        level = np.minimum(self._left(rows, now), MOST_LEVEL)
         self.until[rows] = now + np.minimum(QUARANTINE * np.exp2(level), QUARANTINE_MOST)
         self.level[rows] = level + 1.0
         self.quarantined[rows], self.kind[rows], self.worse[rows] = True, kind, worse
         self.began[rows] = now
 
-    def marked(self, now: float) -> NDArray[np.bool_]:
-        """The rows whose last quarantine is not forgiven yet, (rows,)."""
-        outside = np.maximum(now - self.until, 0.0)
-        marked: NDArray[np.bool_] = self.level * np.exp2(-outside / FORGIVEN) > FORGOTTEN
+    def marked(self, rows: Integers, now: float) -> NDArray[np.bool_]:
+        """Which of `rows` had a quarantine that is not forgiven yet at `now` (seconds), (rows,)."""
+        marked: NDArray[np.bool_] = self._left(rows, now) > FORGOTTEN
         return marked
+
+    def _left(self, rows: Integers, now: float) -> Floats:
+        """The level that the time outside of quarantines left."""
+        outside = np.maximum(now - self.until[rows], 0.0)
+        left: Floats = self.level[rows] * np.exp2(-outside / FORGIVEN)
+        return left
 
     def dump(self, now: float) -> dict[str, Floats]:
         """What outlives the process, with times that count from `now`. Of a trial nothing does: the next one begins."""

@@ -114,6 +114,16 @@ def both(lab: Lab, server: str, client: str, *, path: str = "path") -> tuple[Sid
     return one, Side(lab, "client", CONNECTING + client, address, PORT, lab.address(path))
 
 
+def two_transfers(lab: Lab) -> tuple[Side, Side]:
+    """Both sides of a connection whose first download has been sent; the second waits for the server to go on."""
+    sides = both(
+        lab, "c = accepted(); c.sendall(data); step(); c.sendall(data); step(); c.close()",
+        "c = connected(); read(c, 2 * len(data)); step(); c.close()",
+    )  # fmt: skip
+    sides[0].wait()
+    return sides
+
+
 def seen(kernel: Kernel, closed: int = 1) -> dict[str, Any]:
     """The sums of all rows since they were read last, once so many connections have closed."""
     parts: list[Any] = []
@@ -207,11 +217,7 @@ def test_a_client_that_vanished_says_nothing_of_the_arms(lab: Lab, kernel: Kerne
 
 
 def test_an_idle_while_before_a_loss_is_no_part_of_a_transfer(lab: Lab, kernel: Kernel) -> None:
-    server, client = both(
-        lab, "c = accepted(); c.sendall(data); step(); c.sendall(data); step(); c.close()",
-        "c = connected(); read(c, 2 * len(data)); step(); c.close()",
-    )  # fmt: skip
-    server.wait()
+    server, client = two_transfers(lab)
     time.sleep(3.0)
     lab.change("path", down=LinkSpec(loss=1.0))
     server.go()
@@ -262,11 +268,7 @@ def test_a_socket_that_connects_again_is_a_connection_of_its_own(lab: Lab, kerne
 
 def test_where_rows_are_full_the_next_transfer_is_no_faster(lab: Lab, kernel: Kernel) -> None:
     """What found no row is missing; its bytes are not the next transfer's."""
-    server, client = both(
-        lab, "c = accepted(); c.sendall(data); step(); c.sendall(data); step(); c.close()",
-        "c = connected(); read(c, 2 * len(data)); step(); c.close()",
-    )  # fmt: skip
-    server.wait()
+    server, client = two_transfers(lab)
     time.sleep(0.5)  # transferred; then a pause
     kernel.drain_all()
     junk = np.zeros(ROWS, kernel.row_key)

@@ -111,6 +111,9 @@ def test_the_effect_is_told_with_the_harm_that_was_stopped(tuner: Tuner) -> None
     """Without it the treated would look better than they were."""
     sides = [tuner.store.holdout_slot, tuner.store.treated_slot]
     assert (tuner.store.sums[row(tuner), sides].any(axis=1)).all()
+    assert (tuner.store.sums[row(tuner, "203.0.114.1"), sides] != 0).any()
+    # What the arms did is still known.
+    assert (tuner.store.sums[row(tuner), 0] != 0).any()
 
 
 def test_it_ends_after_its_time(tuner: Tuner) -> None:
