@@ -174,7 +174,7 @@ class Guard:
         tested = ~self.quarantined[rows]
         rows, samples = rows[tested], samples[tested]
         side = np.where(treated[tested], harm.TREATED, harm.CONTROL)
-        np.add.at(self._rows.seen, (rows, side), harm.added(samples).astype(np.float32))
+        np.add.at(self._rows.seen, (rows, side), harm.added(samples))
         holdout.remember(self._rows.lately, rows, side, samples)
         self._rows.changed[rows] = True
 

@@ -107,7 +107,7 @@ def added(fields: Floats) -> Floats:
 
     A sample is what one connection did in a while, or some of the same side.
     """
-    seen = np.zeros((len(fields), len(Seen)))
+    seen = np.zeros((len(fields), len(Seen)), np.float32)
     seen[:, : Field.CLOSED + 1] = fields[:, : Field.CLOSED + 1]
     for first, segments, lost in (
         (Seen.SEGMENTS, Field.FIRST_WINDOW_SEGMENTS, Field.FIRST_WINDOW_LOSSES),
